@@ -1,0 +1,3 @@
+"""What an operator can set: read, checked and explained."""
+
+from edged.settings.schema import Settings as Settings
