@@ -55,14 +55,14 @@ def socket_path(config_file: Path | None) -> Path:
     daemon is who complains about it.
     """
     if given := os.environ.get("EDGED_SOCKET") or os.environ.get("EDGED_SOCKET__PATH"):
-        return Path(given).expanduser()
+        return Path(given)
     table = _read(config_file)
     socket_table = table.get("socket")
     given = socket_table.get("path") if isinstance(socket_table, dict) else None
     if isinstance(given, str):
-        return Path(given).expanduser()
+        return Path(given)
     runtime = os.environ.get("EDGED_RUNTIME_DIR") or table.get("runtime_dir")
-    return default_socket(Path(runtime).expanduser() if isinstance(runtime, str) else runtime_dir())
+    return default_socket(Path(runtime) if isinstance(runtime, str) else runtime_dir())
 
 
 def _read(config_file: Path | None) -> dict[str, Any]:

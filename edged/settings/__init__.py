@@ -1,3 +1,7 @@
 """What an operator can set: read, checked and explained."""
 
-from edged.settings.schema import Settings as Settings
+from edged.settings.describe import Change, changes, effective, is_reloadable, reloaded
+from edged.settings.load import SettingsError, load
+from edged.settings.schema import Settings
+
+__all__ = ["Change", "Settings", "SettingsError", "changes", "effective", "is_reloadable", "load", "reloaded"]

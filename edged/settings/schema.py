@@ -40,7 +40,7 @@ class Allowed:
 
 
 def _path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) else value
+    return Path(value) if isinstance(value, str) and "\0" not in value else value
 
 
 def _must(holds: Callable[[Any], bool]) -> AfterValidator:
@@ -284,13 +284,25 @@ class Layer:
     source: Source
     tree: Mapping[str, Any]
 
-    def has(self, key: str) -> bool:
-        """Say whether the layer gives the key a value."""
+    def get(self, key: str) -> Any:
+        """Return the value that the layer gives to a key.
+
+        Raises:
+            KeyError: it gives none.
+        """
         node: Any = self.tree
         for part in key.split("."):
-            if not isinstance(node, Mapping) or part not in node:
-                return False
+            if not isinstance(node, Mapping):
+                raise KeyError(key)
             node = node[part]
+        return node
+
+    def has(self, key: str) -> bool:
+        """Say whether the layer gives the key a value."""
+        try:
+            self.get(key)
+        except KeyError:
+            return False
         return True
 
 
@@ -367,7 +379,7 @@ class Settings(BaseSettings):
     def _socket_in_runtime_dir(cls, given: Any) -> Any:
         table = given.get("socket", {})
         if isinstance(given.get("runtime_dir"), str) and isinstance(table, dict):
-            path = paths.default_socket(Path(given["runtime_dir"]).expanduser())
+            path = paths.default_socket(Path(given["runtime_dir"]))
             return {**given, "socket": {"path": str(path), **table}}
         return given
 

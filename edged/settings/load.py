@@ -1,0 +1,203 @@
+"""Reads the settings' sources: a TOML file, the environment, the credentials directory.
+
+Of two sources that give a key a value the later one wins. Every fault found is told at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edged.settings.keys import (
+    ENVIRONMENT_PREFIX,
+    KEYS,
+    SECRETS,
+    TABLES,
+    allowed,
+    near_misses,
+    takes_text,
+    toml,
+    variable,
+)
+from edged.settings.schema import Layer, Settings, Source
+
+_NOT_SETTINGS = re.compile(r"EDGED_(SOCKET|CONFIG|TEST_.*)")
+_CREDENTIAL = "http_token"
+# A mistaken token_file may be the token itself.
+_NOT_SHOWN = SECRETS | {"http.token_file"}
+_SHOWN_CHARACTERS = 80
+_MAX_TOKEN_BYTES = 4096
+
+
+class SettingsError(Exception):
+    """The settings can't be used.
+
+    Attributes:
+        faults: a line each: where, what was given, what is allowed. No secret is quoted.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def load(config: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check all settings; `config` is the file to read, if any.
+
+    Raises:
+        SettingsError: with every fault.
+    """
+    return _Loading(config, environ).settings()
+
+
+@dataclass
+class _Loading:
+    config: Path | None
+    environ: Mapping[str, str]
+    faults: list[str] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    token_from: str = ""
+
+    def settings(self) -> Settings:
+        self.layers = [Layer("environment", self._environment()), Layer("file", self._file())]
+        self.layers[:0] = self._token()
+        try:
+            settings = Settings.from_layers(self.layers)
+        except ValidationError as error:
+            self.faults += self._explain(error)
+        if self.faults:
+            raise SettingsError(self.faults)
+        return settings
+
+    def _file(self) -> dict[str, Any]:
+        if self.config is None:
+            return {}
+        try:
+            tree = tomllib.loads(self.config.read_bytes().decode())
+        except OSError as error:
+            self.faults.append(f"{self.config}: {error.strerror}")
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            self.faults.append(f"{self.config}: line {line}: is no UTF-8")
+        except tomllib.TOMLDecodeError as error:
+            self.faults.append(f"{self.config}: is no TOML: {error}")
+        else:
+            http = tree.get("http")
+            if isinstance(http, dict) and http.pop("token", None) is not None:
+                self._refuse_secret(f"{self.config}: http.token")
+            return tree
+        return {}
+
+    def _environment(self) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
+        keys = {variable(key): key for key in KEYS}
+        for name, text in sorted(self.environ.items()):
+            if not name.startswith(ENVIRONMENT_PREFIX) or _NOT_SETTINGS.fullmatch(name):
+                continue
+            key = keys.get(name)
+            if key is None:
+                near = near_misses(name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."))
+                self.faults.append(f"{name}: there is no such setting{_hint(map(variable, near))}")
+            elif key in SECRETS:
+                self._refuse_secret(name)
+            else:
+                *tables, leaf = key.split(".")
+                node = tree
+                for table in tables:
+                    node = node.setdefault(table, {})
+                node[leaf] = text if takes_text(key) else _read_value(text)
+        return tree
+
+    def _refuse_secret(self, where: str) -> None:
+        self.faults.append(
+            f"{where}: a secret does not belong here: give the credential {_CREDENTIAL}, or name a file "
+            "that holds it in http.token_file"
+        )
+
+    def _token(self) -> Iterator[Layer]:
+        """Read the token for TCP from the credentials directory, else from the file that is named."""
+        credentials = self.environ.get("CREDENTIALS_DIRECTORY")
+        if credentials and (path := Path(credentials) / _CREDENTIAL).exists():
+            source: Source = "credential"
+        else:
+            given = next(
+                (layer.get("http.token_file") for layer in self.layers if layer.has("http.token_file")), None
+            )
+            if not isinstance(given, str) or not (path := Path(given)).is_absolute():
+                return
+            source = "file"
+        self.token_from = str(path)
+        try:
+            with path.open("rb") as file:
+                if source == "file" and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+                    self.faults.append(f"{path}: everybody may read it: chmod o= {path}")
+                text = file.read(_MAX_TOKEN_BYTES).decode(errors="replace")
+        except OSError as error:
+            self.faults.append(f"{path}: {error.strerror}")
+        else:
+            yield Layer(source, {"http": {"token": text.partition("\n")[0].rstrip("\r")}})
+
+    def _explain(self, error: ValidationError) -> Iterator[str]:
+        told = set()
+        for fault in error.errors(include_url=False, include_context=False):
+            key = _key(fault["loc"])
+            if key in told:  # each member of a union has its own word about the same value
+                continue
+            told.add(key)
+            where = self._where(key)
+            if fault["type"] == "extra_forbidden":
+                kind = "table" if isinstance(fault["input"], dict) else "key"
+                near = (f"[{one}]" if one in TABLES else one for one in near_misses(key))
+                yield f"{where}: there is no such {kind}{_hint(near)}"
+            elif key in KEYS:
+                value = "" if key in _NOT_SHOWN else _shown(fault["input"])
+                yield f"{where}{value}: must be {allowed(key)}"
+            elif fault["type"] == "value_error":
+                yield fault["msg"].removeprefix("Value error, ")
+            else:
+                yield f"{where}: must be a table, [{key}]"
+
+    def _where(self, key: str) -> str:
+        layer = next((layer for layer in self.layers if layer.has(key)), None)
+        if key in SECRETS:
+            return self.token_from
+        if layer and layer.source == "environment":
+            return variable(key)
+        return f"{self.config}: {key}"
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """Return the key that a fault is about: the rest of its location is indices and names of types."""
+    key = ""
+    for part in location:
+        key = f"{key}.{part}".lstrip(".")
+        if key not in TABLES:
+            break
+    return key
+
+
+def _read_value(text: str) -> Any:
+    """Read a value as TOML has it; what is none is text, so that quotes may be left out."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return table["value"] if len(table) == 1 else text
+
+
+def _shown(value: Any) -> str:
+    text = toml(value)
+    return f" = {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…'}"
+
+
+def _hint(names: Iterable[str]) -> str:
+    joined = " or ".join(names)
+    return f"; did you mean {joined}?" if joined else ""
