@@ -1,0 +1,52 @@
+"""How commands print: JSON, aligned rows, notes for the person, figures with units."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from edged.cli.terminal import harmless
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON that no terminal obeys (DEL and C1 controls are escaped)."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def print_rows(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:
+    """Print rows of text in aligned columns; those in `right` are set flush right."""
+    table = [[harmless(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [
+            cell.rjust(width) if place in right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def note(text: str) -> None:
+    """Tell a person something beside the output; scripts are spared it."""
+    if sys.stderr.isatty():
+        print(f"({harmless(text)})", file=sys.stderr, flush=True)
+
+
+def size(count: int | None) -> str:
+    """Return bytes as MB or GB (powers of ten), `-` where unknown."""
+    if count is None:
+        return "-"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as their two largest units."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((place for place, (amount, _) in enumerate(parts) if amount), 3)
+    return " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2])

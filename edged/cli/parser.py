@@ -1,0 +1,151 @@
+"""edgectl's command line: every command with its options, for parsing, --help, docs and completion.
+
+It imports none of the commands' modules: what a command does stands in the module of its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edged import __version__
+from edged.cli.errors import EXIT_MEANINGS, CommandError, Exit
+
+EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_MEANINGS.items())
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Sets the help in a fixed width: argparse asks for the terminal's at every option, by a slow import."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            **options,
+            epilog=EXIT_CODES,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise CommandError(message, Exit.USAGE, hint=f"{self.prog} --help")
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line; `args.command` names the module to run."""
+    parser = Parser(prog="edgectl", description="Ask and tend edged, the language-model daemon.")
+    parser.add_argument("--version", action="version", version=f"edgectl {__version__}")
+    _add_common(parser, default=None)
+    commands = parser.add_subparsers(prog="edgectl", dest="command", metavar="COMMAND", required=True)
+    _add_ask(_add(commands, "ask", "Ask one question; the answer alone goes to stdout, as it comes."))
+    _add_chat(_add(commands, "chat", "Talk with the model; the daemon keeps the conversation.", json=False))
+    _add(commands, "status", "Show how the daemon, its model and its engine do.")
+    _add_cancel(_add(commands, "cancel", "Cancel a request of yours."))
+    _add_model(_add(commands, "model", "List, examine, fetch and verify models."))
+    _add_config(_add(commands, "config", "Show or check the configuration."))
+    _add_completion(_add(commands, "completion", "Print a completion script for your shell.", json=False))
+    return parser
+
+
+def number(text: str) -> float:
+    """Parse a finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def request_id(text: str) -> str:
+    """Parse the id of a request."""
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text):
+        raise argparse.ArgumentTypeError("must be 1 to 64 characters of A-Z a-z 0-9 _ . : -")
+    return text
+
+
+def _add(commands: Any, name: str, description: str, *, json: bool = True) -> Parser:
+    parser: Parser = commands.add_parser(name, help=description, description=description)
+    _add_common(parser, default=argparse.SUPPRESS, json=json)
+    return parser
+
+
+def _add_common(parser: Parser, *, default: Any, json: bool = True) -> None:
+    """Add the options that stand before or after the command (SUPPRESS: only what is given counts)."""
+    add = parser.add_argument
+    which = "the daemon's socket (default: EDGED_SOCKET, else as configured)"
+    add("--socket", type=Path, metavar="PATH", default=default, help=which)
+    which = "the configuration file (default: EDGED_CONFIG, else /etc/edged/edged.toml)"
+    add("--config", type=Path, metavar="FILE", default=default, help=which)
+    if json:
+        which = "print one JSON document, of an error too"
+        add("--json", action="store_true", default=default or False, help=which)
+
+
+def _add_ask(parser: Parser) -> None:
+    add = parser.add_argument
+    add("text", nargs="*", metavar="TEXT", help="the question; text from stdin follows it after a blank line")
+    add("--no-stream", action="store_true", help="print the answer only when it is whole")
+    add("--system", metavar="TEXT", help="how the model should behave")
+    add("--session", metavar="NAME", help="a conversation that the daemon keeps and this question continues")
+    add("--max-tokens", type=int, metavar="N", help="end the answer after N tokens (default: as configured)")
+    add("--temperature", type=number, metavar="X", help="0: always the likeliest token; higher: more varied")
+    add(
+        "--top-p",
+        type=number,
+        metavar="X",
+        help="draw from the likeliest tokens of together this probability",
+    )
+    add("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens")
+    add("--seed", type=int, metavar="N", help="makes the draw repeatable")
+    add("--stop", action="append", metavar="TEXT", help="end the answer before this text; may be repeated")
+    add("--priority", choices=("low", "normal", "high"), help="the place in the queue (default: normal)")
+    add("--ttl", type=number, metavar="SECONDS", help="have it dropped if it has not begun by then")
+    add("--timeout", type=number, metavar="SECONDS", help="give up if the answer is not whole by then")
+    add(
+        "--id",
+        type=request_id,
+        metavar="ID",
+        help="the request's id, for cancel (default: the daemon makes one)",
+    )
+
+
+def _add_chat(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--system", metavar="TEXT", help="how the model should behave (in the chat: /system TEXT)")
+    add("--max-tokens", type=int, metavar="N", help="end each answer after N tokens (default: as configured)")
+    add("--temperature", type=number, metavar="X", help="0: always the likeliest token; higher: more varied")
+
+
+def _add_cancel(parser: Parser) -> None:
+    parser.add_argument("id", type=request_id, metavar="ID", help="the id that the request was asked under")
+
+
+def _add_model(parser: Parser) -> None:
+    actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
+    which = "a name of the catalogue or a GGUF file (default: the configured model)"
+    _add(actions, "list", "List the catalogue and what is installed of it.")
+    show = _add(actions, "show", "Show a model's facts and the memory it takes by context size.")
+    show.add_argument("model", nargs="?", metavar="MODEL", help=which)
+    fetch = _add(actions, "fetch", "Fetch a model, by the daemon if it runs.")
+    fetch.add_argument("model", metavar="MODEL", help="a name of the catalogue or an https URL")
+    fetch.add_argument("--sha256", metavar="HEX", help="what a file from a URL must hash to")
+    verify = _add(actions, "verify", "Check a model file against its known sha256.")
+    verify.add_argument("model", nargs="?", metavar="MODEL", help=which)
+
+
+def _add_config(parser: Parser) -> None:
+    actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
+    _add(actions, "show", "Show the effective values and where each comes from; secrets are masked.")
+    _add(actions, "check", "Say whether the configuration is right, or list its faults.")
+
+
+def _add_completion(parser: Parser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell it is for")
