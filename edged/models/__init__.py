@@ -1,0 +1,1 @@
+"""Models: what a GGUF file holds, the memory it takes, and how it comes to the device."""

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Write a tiny llama-architecture GGUF with random weights, for tests that need a model but no sense.
+
+The same options give the same bytes. The file has a byte-level BPE vocabulary of its own (256 bytes, merges of
+lower-case letters, three control tokens) and ChatML as its template. What it generates is noise, and by the zeroed
+output rows of the control tokens it practically never ends by itself: an answer runs to its token limit.
+Needs the `gguf` package, which is a test dependency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+LETTERS = "etaoinshrdlcumwfgypbvkjxqz"
+CHATML = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CONTEXT_LENGTH = 4096
+HEADS = 4
+KV_HEADS = 2
+
+
+def byte_symbols() -> list[str]:
+    """Return GPT-2's printable stand-in for each of the 256 bytes, in byte order."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    spare = itertools.count(256)
+    return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
+
+
+def merges() -> Iterator[tuple[str, str]]:
+    """Yield merges without end: a space or letter with each letter, then each result with each letter again."""
+    level = ["Ġ", *LETTERS]
+    while True:
+        pairs = list(itertools.product(level, LETTERS))
+        yield from pairs
+        level = [left + right for left, right in pairs]
+
+
+def write_model(path: Path, *, seed: int, template: bool, layers: int, width: int, vocab_size: int) -> None:
+    """Write the model to `path`, whole or not at all.
+
+    Raises:
+        ValueError: if the width or the vocabulary's size cannot be served.
+    """
+    symbols = byte_symbols()
+    n_merges = vocab_size - len(symbols) - len(CONTROL_TOKENS)
+    if width % (32 * HEADS):
+        raise ValueError(f"--width is {width}, and must be a multiple of {32 * HEADS}: heads of whole blocks of 32")
+    if n_merges < 0:
+        raise ValueError(f"--vocab-size is {vocab_size}, and must be {vocab_size - n_merges} or more")
+    chosen = list(itertools.islice(merges(), n_merges))
+    tokens = [*CONTROL_TOKENS, *symbols, *(left + right for left, right in chosen)]
+    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    writer = gguf.GGUFWriter(temporary, "llama")
+    writer.add_name("Tiny random model")
+    writer.add_license("apache-2.0")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_context_length(CONTEXT_LENGTH)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(3 * width)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_rope_dimension_count(width // HEADS)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([control if token in CONTROL_TOKENS else normal for token in tokens])
+    writer.add_token_merges([f"{left} {right}" for left, right in chosen])
+    writer.add_bos_token_id(tokens.index("<|im_start|>"))
+    writer.add_eos_token_id(tokens.index("<|im_end|>"))
+    writer.add_pad_token_id(tokens.index("<|endoftext|>"))
+    writer.add_add_bos_token(False)
+    if template:
+        writer.add_chat_template(CHATML)
+
+    random = np.random.RandomState(seed)  # its stream is frozen across numpy's versions
+
+    def weights(rows: int, columns: int) -> npt.NDArray[np.float16]:
+        return (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float16)
+
+    ones = np.ones(width, dtype=np.float32)
+    kv_width = width // HEADS * KV_HEADS
+    writer.add_tensor("token_embd.weight", weights(vocab_size, width))
+    for layer in range(layers):
+        prefix = f"blk.{layer}"
+        writer.add_tensor(f"{prefix}.attn_norm.weight", ones)
+        writer.add_tensor(f"{prefix}.attn_q.weight", weights(width, width))
+        writer.add_tensor(f"{prefix}.attn_k.weight", weights(kv_width, width))
+        writer.add_tensor(f"{prefix}.attn_v.weight", weights(kv_width, width))
+        writer.add_tensor(f"{prefix}.attn_output.weight", weights(width, width))
+        writer.add_tensor(f"{prefix}.ffn_norm.weight", ones)
+        writer.add_tensor(f"{prefix}.ffn_gate.weight", weights(3 * width, width))
+        writer.add_tensor(f"{prefix}.ffn_up.weight", weights(3 * width, width))
+        writer.add_tensor(f"{prefix}.ffn_down.weight", weights(width, 3 * width))
+    writer.add_tensor("output_norm.weight", ones)
+    head = weights(vocab_size, width)
+    head[: len(CONTROL_TOKENS)] = 0
+    writer.add_tensor("output.weight", head)
+
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    temporary.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the weights (default %(default)s)")
+    parser.add_argument("--no-template", action="store_true", help="leave the chat template out")
+    parser.add_argument("--layers", type=int, default=2, help="number of layers (default %(default)s)")
+    parser.add_argument("--width", type=int, default=128, help="embedding width, a multiple of 128 (default %(default)s)")
+    parser.add_argument("--vocab-size", type=int, default=512, help="number of tokens, 259 or more (default %(default)s)")
+    options = parser.parse_args()
+    try:
+        write_model(
+            options.out,
+            seed=options.seed,
+            template=not options.no_template,
+            layers=options.layers,
+            width=options.width,
+            vocab_size=options.vocab_size,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
