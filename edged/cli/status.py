@@ -25,7 +25,7 @@ def run(args: Namespace) -> Exit:
         [
             ("edged", _edged(status)),
             ("device", status["device_id"]),
-            ("model", _model(status["model"])),
+            *_model(status["model"]),
             ("engine", _engine(status["engine"])),
             ("requests", _requests(status["requests"], status["limits"])),
             ("speed", _speed(status["speed"])),
@@ -44,14 +44,14 @@ def _edged(status: Fields) -> str:
     return f"{status['version']}, {status['phase']}, up {up}, process {status['pid']}"
 
 
-def _model(model: Fields | None) -> str:
+def _model(model: Fields | None) -> list[tuple[str, str]]:
     if model is None:
-        return "none loaded"
-    return (
-        f"{model['name']} ({model['architecture']}, {model['parameters'] / 1e6:.0f} M parameters,"
-        f" {model['quantisation']}, {size(model['size_bytes'])}),"
-        f" {model['sequences']} × {model['context']} tokens of context, KV cache {model['kv_type']}"
-    )
+        return [("model", "none loaded")]
+    kind = f"{model['architecture']}, {model['parameters'] / 1e6:.0f} M parameters, {model['quantisation']}"
+    return [
+        ("model", f"{model['name']} ({kind}, {size(model['size_bytes'])})"),
+        ("context", f"{model['sequences']} × {model['context']} tokens, KV cache {model['kv_type']}"),
+    ]
 
 
 def _engine(engine: Fields) -> str:
@@ -60,9 +60,9 @@ def _engine(engine: Fields) -> str:
         state += f" ({engine['load_progress']:.0%} loaded)"
     parts = [
         state,
-        f"process {engine['pid']}",
+        f"process {engine['pid']}" if engine["pid"] else "",
         engine["library"],
-        f"{engine['threads']} threads ({engine['threads_batch']} for prompts)",
+        f"{engine['threads']} threads ({engine['threads_batch']} for prompts)" if engine["threads"] else "",
         "flash attention" if engine["flash_attention"] else "",
         "deterministic" if engine["deterministic"] else "",
     ]
@@ -100,7 +100,7 @@ def _warnings(status: Fields) -> Iterator[str]:
         yield f"the engine is {engine['state']}"
     if engine["restarts"]:
         yield f"the engine was restarted {_times(engine['restarts'])}: the log says why"
-    if not engine["repack"] and engine["repack_reason"]:
+    if engine["repack_reason"]:
         yield f"kernels without repacked weights, which are slower: {engine['repack_reason']}"
     if model is not None and model["template"] == "plain":
         yield "the model file has no chat template: a plain one is used, and answers may be poor"

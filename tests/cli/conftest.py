@@ -315,6 +315,14 @@ class Person:
         before, self._read_to = self._read_to, place + len(text)
         return self.seen[before : self._read_to]
 
+    def sees(self, text: str) -> bool:
+        """Say whether `text` has come since the last call of `expect`, or comes within a second."""
+        deadline = time.monotonic() + 1
+        while self.seen.find(text, self._read_to) < 0:
+            if not self._read(max(0, deadline - time.monotonic())):
+                return False
+        return True
+
     def end(self) -> int:
         """Read to the end and return the exit code."""
         while self._read(PATIENCE_SECONDS):

@@ -1,0 +1,116 @@
+"""status, cancel and completion."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run, SmallDaemon
+
+
+def test_status_is_readable(edgectl: Run) -> None:
+    result = edgectl("status")
+
+    expected = """\
+edged     0.1.0, ready, up 1 h 2 min, process 812
+device    pi-a1b2c3
+model     smollm2-135m-instruct-q4_1 (llama, 135 M parameters, Q4_1, 98.4 MB)
+context   4 × 2048 tokens, KV cache f16
+engine    ready, process 815, llama-cpp-python 0.3.36, 2 threads (4 for prompts)
+requests  2 running, 1 of 64 queued; since the start 120 accepted, 115 done, 1 failed, 1 cancelled
+speed     prompt 512 tokens/s, answer 62 tokens/s
+memory    daemon 45.0 MB, engine 210.0 MB, 1.50 GB available
+sessions  3
+"""
+    assert expected == result.stdout.decode()
+    assert result.stderr == b""
+
+
+def test_status_warns(edgectl: Run, daemon: SmallDaemon) -> None:
+    daemon.status["phase"], daemon.status["reason"] = "degraded", "the engine keeps dying"
+    daemon.status["model"]["template"] = "plain"
+    daemon.status["engine"] |= {
+        "state": "restarting",
+        "restarts": 3,
+        "repack": False,
+        "repack_reason": "died of SIGILL\x1b",
+        "notes": ["threads: 8 were asked for, 4 are there"],
+    }
+
+    result = edgectl("status")
+
+    assert result.returncode == 0
+    assert result.stderr.decode().splitlines() == [
+        "warning: degraded: the engine keeps dying",
+        "warning: the engine is restarting",
+        "warning: the engine was restarted 3 times: the log says why",
+        "warning: kernels without repacked weights, which are slower: died of SIGILL␛",
+        "warning: the model file has no chat template: a plain one is used, and answers may be poor",
+        "warning: threads: 8 were asked for, 4 are there",
+    ]
+
+
+def test_status_of_a_daemon_that_has_nothing_yet(edgectl: Run, daemon: SmallDaemon) -> None:
+    daemon.status |= {"phase": "starting", "model": None, "reason": "loading the model"}
+    daemon.status["engine"] |= dict.fromkeys(("pid", "library", "threads", "threads_batch", "repack"))
+    daemon.status["engine"] |= {"state": "starting", "load_progress": 0.25}
+    daemon.status["speed"] = {"prompt_tokens_per_second": None, "tokens_per_second": None}
+    daemon.status["memory"]["engine_bytes"] = None
+
+    lines = edgectl("status").stdout.decode().splitlines()
+
+    assert "model     none loaded" in lines
+    assert "engine    starting (25% loaded)" in lines
+    assert "speed     not measured yet" in lines
+    assert "memory    daemon 45.0 MB, engine -, 1.50 GB available" in lines
+
+
+def test_status_as_json(edgectl: Run, daemon: SmallDaemon) -> None:
+    assert daemon.status == json.loads(edgectl("status", "--json").stdout)
+
+
+def test_cancel(edgectl: Run, daemon: SmallDaemon) -> None:
+    daemon.routes["DELETE /v1/requests/job:1"] = lambda exchange: exchange.reply(
+        {"id": "job:1", "state": "finished"}
+    )
+    daemon.routes["DELETE /v1/requests/job:2"] = lambda exchange: exchange.refuse(
+        404, "invalid", "you have no request job:2"
+    )
+
+    assert (edgectl("cancel", "job:1").returncode, edgectl("cancel", "job:1").stdout) == (
+        0,
+        b"job:1: finished\n",
+    )
+    assert json.loads(edgectl("cancel", "job:1", "--json").stdout) == {"id": "job:1", "state": "finished"}
+    unknown = edgectl("cancel", "job:2")
+    assert (unknown.returncode, b"you have no request job:2" in unknown.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(edgectl: Run, shell: str) -> None:
+    script = edgectl("completion", shell).stdout
+
+    assert b"--max-tokens" in script or b"-l max-tokens" in script
+    assert b"verify" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, check=True)
+
+
+def test_bash_completes(edgectl: Run) -> None:
+    script = edgectl("completion", "bash").stdout.decode()
+    asks = (
+        'COMP_WORDS=(edgectl mod); COMP_CWORD=1; _shtab_edgectl edgectl mod edgectl; echo "${COMPREPLY[@]}"'
+    )
+
+    shown = subprocess.run(["bash", "-c", f"{script}\n{asks}"], capture_output=True, check=True).stdout
+
+    assert shown == b"model\n"
+
+
+def test_version(edgectl: Run) -> None:
+    assert edgectl("--version").stdout.startswith(b"edgectl ")
