@@ -40,6 +40,7 @@ MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
 
 Role = Literal["system", "user", "assistant"]
+Raw = bytes  # a field below has the type's own name
 Priority = Literal["low", "normal", "high"]
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -94,9 +95,7 @@ def _name(text: str) -> str:
 Text = Annotated[str, AfterValidator(_whole_text)]
 RequestId = Annotated[str, AfterValidator(_request_id)]
 Name = Annotated[str, AfterValidator(_name)]
-StopText = Annotated[
-    str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS), AfterValidator(_whole_text)
-]
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS), AfterValidator(_whole_text)]
 Number = Annotated[float, BeforeValidator(_real_number), Field(allow_inf_nan=False)]
 Whole = Annotated[int, BeforeValidator(_real_number)]
 
@@ -272,9 +271,9 @@ class TokenLogprob:
     """
 
     text: str
-    bytes: bytes
+    bytes: Raw
     logprob: float
-    top: tuple[tuple[str, bytes, float], ...] = ()
+    top: tuple[tuple[str, Raw, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,285 @@
+"""One request on its way through the core, and the frames that its requester gets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from edged.engine.generation import Generation
+from edged.engine.messages import Delta, Logprob
+from edged.errors import EdgedError
+from edged.protocol import (
+    Accepted,
+    Chunk,
+    Client,
+    Done,
+    Failed,
+    FinishReason,
+    Frame,
+    Progress,
+    Request,
+    Terminal,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
+
+State = Literal["queued", "running", "finished"]
+
+
+class Key(NamedTuple):
+    """What tells requests apart: ids are the requester's own."""
+
+    client: str
+    id: str
+
+
+@dataclass(slots=True)
+class _Clock:
+    """When what happened, in seconds of the monotonic clock."""
+
+    admitted: float
+    started: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+
+
+class Ticket:
+    """A request, from admission to its terminal frame.
+
+    Text that has come waits here, joined, until the requester takes the next frame: a slow reader gets
+    fewer and longer chunks, and nothing is dropped.
+
+    Attributes:
+        id: the requester's name for it, or the one that edged made.
+        client: who asked.
+        request: what was asked; without its texts once it has finished.
+        state: queued, running or finished.
+        created: unix time of admission.
+        terminal: the last frame, once it has finished.
+        text: the answer so far.
+        prompt: token ids; None while they are not known.
+        max_tokens: most tokens of the answer, once the prompt is known.
+        generation: the engine's part, once it runs.
+        session_turns_dropped: old turns that did not fit the context.
+        on_finish: told when it has finished.
+    """
+
+    attempt = 1
+
+    def __init__(
+        self,
+        request: Request,
+        client: Client,
+        *,
+        id: str,
+        body_hash: bytes,
+        on_cancel: Callable[[Ticket], None],
+    ) -> None:
+        self.id = id
+        self.client = client
+        self.request = request
+        self.body_hash = body_hash
+        self._on_cancel = on_cancel
+        self.on_finish: Callable[[Ticket], None] = lambda ticket: None
+        self.state: State = "queued"
+        self.created = time.time()
+        self.terminal: Terminal | None = None
+        self.text = ""
+        self.prompt: list[int] | None = None
+        self.max_tokens = 0
+        self.generation: Generation | None = None
+        self.session_turns_dropped = 0
+        self._clock = _Clock(admitted=time.monotonic())
+        self._logprobs: list[TokenLogprob] = []
+        self._accepted: Accepted | None = None
+        self._frames: list[Frame] = []  # handed on after `accepted`
+        self._seq = 0  # of the next frame that is handed on
+        self._text_taken = 0  # characters of `text` that were handed on
+        self._logprobs_taken = 0
+        self._reading: int | None = None  # prompt tokens read, not told yet
+        self._changed = asyncio.Event()
+        self._finished = asyncio.Event()
+
+    @property
+    def key(self) -> Key:
+        """Return what the request is found by."""
+        return Key(self.client.name, self.id)
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """Return the frames handed on so far; of a finished request its first and its last."""
+        last = (self.terminal,) if self.terminal is not None else ()
+        return (*((self._accepted,) if self._accepted else ()), *self._frames, *last)
+
+    @property
+    def waited(self) -> float:
+        """Return the seconds since admission."""
+        return time.monotonic() - self._clock.admitted
+
+    @property
+    def completion_tokens(self) -> int:
+        """Return how many tokens the answer has."""
+        return len(self.generation.produced) if self.generation else 0
+
+    # --- for frontends ---
+
+    async def next_frame(self) -> Frame:
+        """Return the next frame, waiting for it; the terminal frame again once it was reached."""
+        while (frame := self._take_frame()) is None:
+            self._changed.clear()
+            await self._changed.wait()
+        return frame
+
+    async def wait(self) -> Terminal:
+        """Return the terminal frame, waiting for it."""
+        await self._finished.wait()
+        assert self.terminal is not None
+        return self.terminal
+
+    def cancel(self) -> None:
+        """End the request with what it has so far; one that has finished is left alone."""
+        if self.terminal is None:
+            self._on_cancel(self)
+
+    # --- for the core ---
+
+    def accept(self, queue_position: int) -> None:
+        """Make the first frame."""
+        self._accepted = Accepted(self.id, self.attempt, 0, queue_position=queue_position)
+        self._changed.set()
+
+    def start(self, generation: Generation) -> None:
+        """Note that the request begins to be computed."""
+        self.generation = generation
+        self.state = "running"
+        self._clock.started = time.monotonic()
+
+    def finish(self, reason: FinishReason) -> None:
+        """End the request with an answer."""
+        self._end(
+            Done(
+                self.id,
+                self.attempt,
+                self._last_seq(),
+                finish_reason=reason,
+                text=self.text,
+                usage=Usage(len(self.prompt or ()), self.completion_tokens),
+                timings=self._timings(),
+                session_turns_dropped=self.session_turns_dropped,
+                logprobs=tuple(self._logprobs),
+            )
+        )
+
+    def fail(self, error: EdgedError) -> None:
+        """End the request without an answer."""
+        self._end(
+            Failed(
+                self.id,
+                self.attempt,
+                self._last_seq(),
+                code=error.code,
+                message=error.message,
+                retry_after_s=error.retry_after_s,
+                param=error.param,
+            )
+        )
+
+    # --- Watcher of the generation ---
+
+    def on_reading(self, done: int) -> None:
+        """Note how much of the prompt is read."""
+        self._reading = done
+        self._changed.set()
+
+    def on_delta(self, delta: Delta) -> None:
+        """Take text, and the end."""
+        if delta.tokens:
+            now = time.monotonic()
+            self._clock.first_token = self._clock.first_token or now
+            self._clock.last_token = now
+        self.text += delta.text
+        self._logprobs += map(_token_logprob, delta.logprobs)
+        if delta.finish is not None:
+            self.finish(delta.finish)
+        elif delta.text:
+            self._changed.set()
+
+    def on_failed(self, error: EdgedError) -> None:
+        """Take the engine's word that there will be no answer."""
+        self.fail(error)
+
+    # --- frames ---
+
+    def _take_frame(self) -> Frame | None:
+        """Hand the next frame on, if there is one; frames get their seq here."""
+        if self._accepted is not None and self._seq == 0:
+            self._seq = 1
+            return self._accepted
+        if self._has_chunk():
+            return self._hand_on(self._chunk())
+        if self.terminal is not None:
+            return self.terminal
+        if self._reading is not None and not self.text:
+            done, self._reading = self._reading, None
+            total = len(self.prompt or ())
+            return self._hand_on(
+                Progress(self.id, self.attempt, self._seq, prompt_tokens_done=done, prompt_tokens=total)
+            )
+        return None
+
+    def _has_chunk(self) -> bool:
+        return self.request.stream and self._text_taken < len(self.text)
+
+    def _chunk(self) -> Chunk:
+        text = self.text[self._text_taken :]
+        logprobs = tuple(self._logprobs[self._logprobs_taken :])
+        self._text_taken, self._logprobs_taken = len(self.text), len(self._logprobs)
+        return Chunk(self.id, self.attempt, self._seq, text=text, logprobs=logprobs)
+
+    def _hand_on(self, frame: Frame) -> Frame:
+        if self.terminal is None:
+            self._frames.append(frame)
+        self._seq += 1
+        return frame
+
+    def _last_seq(self) -> int:
+        """Return the terminal frame's seq: what is not handed on yet goes before it, as one chunk."""
+        return max(self._seq, 1) + self._has_chunk()
+
+    def _timings(self) -> Timings:
+        clock = self._clock
+        started = clock.started if clock.started is not None else time.monotonic()
+        queued_ms = round((started - clock.admitted) * 1000, 1)
+        if clock.first_token is None or clock.last_token is None:
+            return Timings(queued_ms)
+        reading = max(clock.first_token - started, 1e-6)
+        generating = clock.last_token - clock.first_token
+        tokens = self.completion_tokens - 1
+        return Timings(
+            queued_ms,
+            first_token_ms=round((clock.first_token - clock.admitted) * 1000, 1),
+            prompt_tokens_per_second=round(len(self.prompt or ()) / reading, 2),
+            tokens_per_second=round(tokens / generating, 2) if tokens > 0 and generating > 0 else None,
+        )
+
+    def _end(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.state = "finished"
+        self.on_finish(self)
+        self._frames.clear()  # `terminal` holds the whole text
+        self.request = self.request.model_copy(update={"prompt": None, "messages": None, "system": None})
+        self._changed.set()
+        self._finished.set()
+
+
+def _token_logprob(entry: Logprob) -> TokenLogprob:
+    top = tuple((_text(piece), piece.encode("latin-1"), logprob) for piece, logprob in entry.top)
+    return TokenLogprob(_text(entry.piece), entry.piece.encode("latin-1"), entry.logprob, top)
+
+
+def _text(piece: str) -> str:
+    return piece.encode("latin-1").decode(errors="replace")

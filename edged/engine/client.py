@@ -1,0 +1,236 @@
+"""The daemon's side of the engine: prompts in, generations that outlive the process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from edged.engine.generation import Generation
+from edged.engine.messages import Cancel, Delta, Generate, Message, Prepare, Prepared, Ready, Refused, Step
+from edged.engine.plan import EnginePlan
+from edged.engine.supervisor import COMMAND, State, Supervisor
+from edged.errors import EdgedError, ErrorCode
+
+_log = structlog.get_logger(__name__)
+
+MOST_DEATHS = 2  # a request that was running at so many is taken for the cause
+
+
+@dataclass(slots=True, eq=False)
+class _Preparation:
+    message: Prepare
+    answer: asyncio.Future[list[int]] = field(default_factory=asyncio.Future)
+    deaths: int = 0
+    at_engine: bool = False
+
+
+class Engine:
+    """Computes prompts and answers in a supervised child process.
+
+    Attributes:
+        plan: what was loaded, or is being.
+        ready: what the engine said of itself when it was loaded; None while there is none.
+        context: cells of one request, as of the last engine that was ready.
+        on_change: called when the engine became ready, died or failed.
+
+    Args:
+        planner: makes the plan of what to load; raises EdgedError when nothing can be.
+        stall_seconds: an engine that owes an answer and is silent for so long is killed.
+        command: the engine's program.
+    """
+
+    def __init__(
+        self,
+        planner: Callable[[], EnginePlan],
+        *,
+        stall_seconds: float,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._planner = planner
+        self.plan: EnginePlan | None = None
+        self.ready: Ready | None = None
+        self.context = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self._numbers = itertools.count(1)
+        self._preparations: dict[int, _Preparation] = {}
+        self._generations: dict[int, Generation] = {}
+        self.supervisor = Supervisor(
+            plan=self._make_plan,
+            on_illegal_instruction=self._on_illegal_instruction,
+            listener=self,
+            stall_seconds=stall_seconds,
+            command=command,
+        )
+
+    @property
+    def state(self) -> State:
+        """Return the supervisor's state."""
+        return self.supervisor.state
+
+    @property
+    def is_ready(self) -> bool:
+        """Say whether the engine serves now."""
+        return self.ready is not None
+
+    async def run(self) -> None:
+        """Keep the engine alive until cancelled."""
+        await self.supervisor.run()
+
+    async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> list[int]:
+        """Return the tokens of a conversation put through the chat template, or of a raw text.
+
+        Waits while the engine is starting.
+
+        Raises:
+            EdgedError: `invalid` (the template refuses it), `engine_crashed` or `model_unavailable`.
+        """
+        number = next(self._numbers)
+        preparation = _Preparation(Prepare(number, messages, raw))
+        self._preparations[number] = preparation
+        try:
+            if self.is_ready:
+                self._send_preparation(preparation)
+            return await preparation.answer
+        finally:
+            self._preparations.pop(number, None)
+
+    def generate(self, generation: Generation) -> None:
+        """Begin to compute an answer, or do so as soon as the engine is ready."""
+        generation.number = next(self._numbers)
+        self._generations[generation.number] = generation
+        if self.is_ready:
+            self._send_generation(generation)
+
+    def cancel(self, generation: Generation) -> None:
+        """End a generation with finish reason `cancelled`."""
+        if generation.number not in self._generations or generation.cancelled:
+            return
+        generation.cancelled = True
+        if generation.at_engine:
+            self.supervisor.send(Cancel(generation.number))
+        else:
+            self._end_cancelled(generation)
+
+    # --- Listener ---
+
+    def on_message(self, message: Message) -> None:
+        """Hand the engine's word to whom it concerns; the ended are nobody's concern."""
+        match message:
+            case Step():
+                for number, done in message.reading:
+                    if generation := self._generations.get(number):
+                        generation.watcher.on_reading(done)
+                for delta in message.deltas:
+                    self._on_delta(delta)
+            case Prepared():
+                if preparation := self._preparations.pop(message.request, None):
+                    _settle(preparation.answer, message.tokens)
+            case Refused():
+                if preparation := self._preparations.pop(message.request, None):
+                    _settle(preparation.answer, EdgedError(ErrorCode(message.code), message.message))
+            case _:
+                _log.warning("unexpected message from the engine", name=type(message).__name__)
+
+    def on_ready(self, ready: Ready) -> None:
+        """Send what waited for the engine, or lost an earlier one."""
+        self.ready = ready
+        self.context = ready.context
+        for preparation in self._preparations.values():
+            self._send_preparation(preparation)
+        for generation in self._generations.values():
+            self._send_generation(generation)
+        self.on_change()
+
+    def on_death(self, reason: str, *, blameless: bool) -> None:
+        """Keep what ran for the next life, but for what was running at two deaths."""
+        self.ready = None
+        error = EdgedError(
+            ErrorCode.ENGINE_CRASHED,
+            f"the engine died {MOST_DEATHS} times while it worked on this request (last: {reason}); "
+            "the log says more",
+        )
+        for preparation in list(self._preparations.values()):
+            preparation.deaths += preparation.at_engine and not blameless
+            preparation.at_engine = False
+            if preparation.deaths >= MOST_DEATHS:
+                _settle(preparation.answer, error)
+        for generation in list(self._generations.values()):
+            generation.deaths += generation.at_engine and not blameless
+            generation.at_engine = False
+            if generation.cancelled:
+                self._end_cancelled(generation)
+            elif generation.deaths >= MOST_DEATHS:
+                self._fail(generation, error)
+        self.on_change()
+
+    def on_failed(self, error: EdgedError) -> None:
+        """Refuse everything: waiting would not help."""
+        self.ready = None
+        for preparation in list(self._preparations.values()):
+            _settle(preparation.answer, error)
+        for generation in list(self._generations.values()):
+            self._fail(generation, error)
+        self.on_change()
+
+    def is_waiting(self) -> bool:
+        """Say whether the engine owes an answer."""
+        return bool(self._preparations or self._generations)
+
+    # --- the rest ---
+
+    def _make_plan(self) -> Any:
+        self.plan = self._planner()
+        return self.plan.load
+
+    def _on_illegal_instruction(self) -> None:
+        assert self.plan is not None
+        self.plan.remember_repack_fault()
+
+    def _send_preparation(self, preparation: _Preparation) -> None:
+        self.supervisor.send(preparation.message)
+        preparation.at_engine = True
+
+    def _send_generation(self, generation: Generation) -> None:
+        assert self.ready is not None
+        self.supervisor.send(
+            Generate(
+                request=generation.number,
+                prompt=generation.prompt,
+                produced=generation.produced,
+                max_tokens=generation.max_tokens,
+                stop=[*generation.stop, *self.ready.stops],
+                sampling=generation.sampling,
+                top_logprobs=generation.top_logprobs,
+            )
+        )
+        generation.at_engine = True
+
+    def _on_delta(self, delta: Delta) -> None:
+        generation = self._generations.get(delta.request)
+        if generation is None:
+            return
+        generation.produced += delta.tokens
+        if delta.finish is not None:
+            del self._generations[delta.request]
+        generation.watcher.on_delta(delta)
+
+    def _end_cancelled(self, generation: Generation) -> None:
+        self._on_delta(Delta(generation.number, [], "", [], "cancelled"))
+
+    def _fail(self, generation: Generation, error: EdgedError) -> None:
+        del self._generations[generation.number]
+        generation.watcher.on_failed(error)
+
+
+def _settle(answer: asyncio.Future[list[int]], outcome: list[int] | EdgedError) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, EdgedError):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)

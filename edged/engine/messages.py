@@ -1,0 +1,238 @@
+"""What the daemon and its engine say to each other: small messages over a socketpair.
+
+On the wire a message is four bytes of length (big-endian) and a JSON array: the
+message's name and its fields in order. Bytes travel as latin-1 text. Request
+numbers are the daemon's own; the engine knows neither clients nor ids.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+MAX_MESSAGE_BYTES = 64 << 20
+_LENGTH = struct.Struct(">I")
+
+
+class ProtocolError(Exception):
+    """The other side said something that is no message."""
+
+
+class Logprob(NamedTuple):
+    """A token's natural log-probability; `top` holds (piece, logprob) of the likeliest ones."""
+
+    piece: str
+    logprob: float
+    top: list[tuple[str, float]]
+
+
+class Delta(NamedTuple):
+    """What one step did for one request.
+
+    Attributes:
+        request: its number.
+        tokens: ids drawn in this step.
+        text: text that may be shown from now on.
+        logprobs: entries of the tokens whose text begins in `text`.
+        finish: "stop", "length" or "cancelled" once it has ended.
+    """
+
+    request: int
+    tokens: list[int]
+    text: str
+    logprobs: list[Logprob]
+    finish: FinishReason | None
+
+
+class Reading(NamedTuple):
+    """How many tokens of a request's prompt have been read."""
+
+    request: int
+    done: int
+
+
+# --- daemon to engine ---
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The first message: which model to load, and how."""
+
+    path: str
+    context: int
+    sequences: int
+    batch_tokens: int
+    ubatch_tokens: int
+    threads: int
+    threads_batch: int
+    kv_type: str
+    flash_attention: bool | None
+    repack: bool
+    deterministic: bool
+    step_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Turn a conversation, or a raw text, into tokens; answered by Prepared or Refused."""
+
+    request: int
+    messages: list[dict[str, str]] | None
+    raw: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Answer a prompt. `produced` holds the tokens of the answer that exist already."""
+
+    request: int
+    prompt: list[int]
+    produced: list[int]
+    max_tokens: int
+    stop: list[str]
+    sampling: dict[str, Any]
+    top_logprobs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop a request; answered by a Delta that ends it, unless it has ended."""
+
+    request: int
+
+
+# --- engine to daemon ---
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How much of the model is loaded, 0 to 1."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded and warm."""
+
+    context: int
+    template: str
+    stops: list[str]
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model can't be used; the engine ends after this."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The tokens of a prompt."""
+
+    request: int
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that the engine can't serve."""
+
+    request: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The outcome of one decode step. Each is a heartbeat, too."""
+
+    deltas: list[Delta]
+    reading: list[Reading]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sent while there is nothing to do."""
+
+
+Message = (
+    Load | Prepare | Generate | Cancel | Loading | Ready | LoadFailed | Prepared | Refused | Step | Heartbeat
+)
+
+_TYPES: dict[str, type[Message]] = {
+    cls.__name__: cls
+    for cls in (
+        Load,
+        Prepare,
+        Generate,
+        Cancel,
+        Loading,
+        Ready,
+        LoadFailed,
+        Prepared,
+        Refused,
+        Step,
+        Heartbeat,
+    )
+}
+_FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in _TYPES.values()}
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as it goes over the wire, its length first."""
+    cls = type(message)
+    values = [getattr(message, name) for name in _FIELDS[cls]]
+    body = json.dumps([cls.__name__, *values], separators=(",", ":")).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Add bytes and return the messages that are whole.
+
+        Raises:
+            ProtocolError: these bytes are no messages.
+        """
+        self._buffer += data
+        messages: list[Message] = []
+        start = 0
+        while len(self._buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, start)
+            if length > MAX_MESSAGE_BYTES:
+                raise ProtocolError(f"a message of {length} bytes; {MAX_MESSAGE_BYTES} are allowed")
+            end = start + _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            messages.append(_decode(bytes(self._buffer[start + _LENGTH.size : end])))
+            start = end
+        del self._buffer[:start]
+        return messages
+
+
+def _decode(body: bytes) -> Message:
+    try:
+        name, *values = json.loads(body)
+        message = _TYPES[name](*values)
+        if isinstance(message, Step):
+            return Step([_delta(*d) for d in message.deltas], [Reading(*r) for r in message.reading])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProtocolError(f"{len(body)} bytes that are no message: {error!r}") from None
+    return message
+
+
+def _delta(
+    request: int, tokens: list[int], text: str, logprobs: list[Any], finish: FinishReason | None
+) -> Delta:
+    return Delta(request, tokens, text, [Logprob(*entry) for entry in logprobs], finish)

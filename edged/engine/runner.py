@@ -1,0 +1,65 @@
+"""What the scheduler needs of a model: the real one, and the interface that a test's stands in for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from typing import Protocol
+
+from edged.engine.llama import Context, DecodeStatus, Run, Sampler, Vocabulary
+from edged.engine.messages import Logprob
+from edged.engine.sequence import Sequence
+
+
+class Runner(Protocol):
+    """Computes batches and draws tokens."""
+
+    def decode(self, runs: Many[Run]) -> tuple[DecodeStatus, list[int]]:
+        """Compute a batch; return its status and each run's row of logits."""
+
+    def cut(self, slot: int, length: int) -> None:
+        """Forget a slot's cells from position `length` on."""
+
+    def draw(self, sequence: Sequence, row: int) -> int:
+        """Draw the next token of a sequence by a row's logits."""
+
+    def logprob(self, row: int, token: int, top: int) -> Logprob:
+        """Return the log-probability of a token at a row, and of the likeliest ones."""
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token shows."""
+
+    def ends(self, token: int) -> bool:
+        """Say whether a token ends a generation."""
+
+    def abort(self) -> None:
+        """Make the decode that is running end as ABORTED; called from another thread."""
+
+    def clear_abort(self) -> None:
+        """Take `abort` back."""
+
+
+class LlamaRunner:
+    """The real model behind the `Runner` interface."""
+
+    def __init__(self, vocabulary: Vocabulary, context: Context) -> None:
+        self._vocabulary = vocabulary
+        self._context = context
+        self.decode = context.decode
+        self.cut = context.cut
+        self.abort = context.abort
+        self.clear_abort = context.clear_abort
+        self.piece = vocabulary.piece
+        self.ends = vocabulary.is_eog
+
+    def draw(self, sequence: Sequence, row: int) -> int:
+        """Draw by the sequence's sampler chain."""
+        assert isinstance(sequence.sampler, Sampler)
+        return sequence.sampler.sample(self._context, row, sequence.produced)
+
+    def logprob(self, row: int, token: int, top: int) -> Logprob:
+        """Return natural logarithms of the model's own distribution, before any sampler."""
+        logprob, likeliest = self._context.logprobs(row, token, top)
+        return Logprob(self._text(token), logprob, [(self._text(i), value) for i, value in likeliest])
+
+    def _text(self, token: int) -> str:
+        return self._vocabulary.piece(token, special=True).decode("latin-1")

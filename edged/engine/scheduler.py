@@ -1,0 +1,233 @@
+"""Continuous batching: which tokens of which requests the next decode computes.
+
+A step is plan → decode → draw. Every running sequence has its own stream of the KV
+cache (a slot). There are no phases of prefill and decode: a sequence has tokens, and
+a count of those that are computed; a step gives it a run of the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from edged.engine.llama import DecodeStatus, LlamaError, Run
+from edged.engine.messages import Delta, FinishReason, Logprob, Reading, Step
+from edged.engine.pace import Pace
+from edged.engine.runner import Runner
+from edged.engine.sequence import Sequence
+
+# Pieces of a prompt in deterministic mode end at multiples of this: where they are cut changes the text.
+FIXED_PIECE = 64
+# A step that would go on for longer than this is aborted for one cancelled request among others.
+LONG_REST_SECONDS = 0.1
+
+
+class Scheduler:
+    """Shares the model's decode steps among requests, which join and leave at any step.
+
+    All methods but `interrupt` belong to one thread.
+
+    Args:
+        runner: what computes.
+        pace: how many prompt tokens a step reads.
+        slots: streams of the KV cache.
+        context: cells of one stream.
+        deterministic: compute each sequence alone, its prompt in fixed pieces and its answer token by
+            token (a resumed one's too), so that its text depends on nothing else.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        pace: Pace,
+        *,
+        slots: int,
+        context: int,
+        deterministic: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runner = runner
+        self._pace = pace
+        self._context = context
+        self._deterministic = deterministic
+        self._clock = clock
+        self._free = list(range(slots))
+        self._waiting: deque[Sequence] = deque()
+        self._running: deque[Sequence] = deque()
+        self._flight_lock = threading.Lock()
+        self._flight: list[Sequence] = []  # the sequences of the decode that runs now
+        self._flight_end = 0.0  # when it is expected to end
+        self._was_aborted = False
+
+    @property
+    def has_work(self) -> bool:
+        """Say whether a step would do anything."""
+        return bool(self._waiting or self._running)
+
+    @property
+    def free_slots(self) -> int:
+        """Return how many more sequences could run."""
+        return len(self._free)
+
+    def add(self, sequence: Sequence) -> None:
+        """Let a sequence join at the next step that has a slot for it."""
+        self._waiting.append(sequence)
+
+    def cancel(self, request: int) -> None:
+        """Let a sequence leave at the next step."""
+        for sequence in (*self._waiting, *self._running):
+            if sequence.request == request:
+                sequence.cancelled = True
+
+    def interrupt(self, request: int) -> None:
+        """Stop the decode that runs now if a cancelled request makes it worthless; from any thread.
+
+        Others in the batch lose what this step has computed for them, so they are spared where the rest
+        of it is short, and never made to lose twice in a row.
+        """
+        with self._flight_lock:
+            for sequence in self._flight:
+                if sequence.request == request:
+                    sequence.cancelled = True
+                    break
+            else:
+                return
+            worthless = all(other.cancelled for other in self._flight)
+            long_rest = self._flight_end - self._clock() > LONG_REST_SECONDS
+            if worthless or (long_rest and not self._was_aborted):
+                self._runner.abort()
+
+    def step(self) -> Step:
+        """Compute one batch and say what came of it.
+
+        Raises:
+            LlamaError: the model failed; no sequence can be relied on any more.
+        """
+        deltas = self._leave_cancelled()
+        while self._waiting and self._free:
+            sequence = self._waiting.popleft()
+            sequence.slot = self._free.pop()
+            self._running.append(sequence)
+        plan = self._plan()
+        if not plan:
+            return Step(deltas, [])
+        rows = self._decode(plan)
+        if rows is None:
+            return Step(deltas, [])
+        reading = []
+        for (sequence, run), row in zip(plan, rows, strict=True):
+            if sequence.computed < sequence.prompt_length:
+                reading.append(Reading(sequence.request, sequence.computed + len(run.tokens)))
+            sequence.computed += len(run.tokens)
+            if run.wants_logits:
+                deltas.append(self._draw(sequence, row))
+        return Step(deltas, reading)
+
+    # --- plan ---
+
+    def _plan(self) -> list[tuple[Sequence, Run]]:
+        """Choose the runs of the next decode: every stream's next token, and pieces of prompts."""
+        if not self._running:
+            return []
+        if self._deterministic:
+            sequence = self._running[0]
+            self._running.rotate(-1)
+            return [(sequence, self._run(sequence, self._fixed_piece(sequence)))]
+        streams = [s for s in self._running if s.unread == 1]
+        readers = sorted((s for s in self._running if s.unread > 1), key=lambda s: s.unread)
+        plan = [(s, self._run(s, 1)) for s in streams]
+        budget = self._pace.prompt_tokens(len(streams)) if readers else 0
+        for index, sequence in enumerate(readers):
+            # An equal share each; what a short prompt leaves over goes to the longer ones.
+            piece = min(sequence.unread, -(-budget // (len(readers) - index)))
+            if piece:
+                plan.append((sequence, self._run(sequence, piece)))
+                budget -= piece
+        return plan
+
+    @staticmethod
+    def _fixed_piece(sequence: Sequence) -> int:
+        left = sequence.prompt_length - sequence.computed
+        return min(left, FIXED_PIECE - sequence.computed % FIXED_PIECE) if left > 0 else 1
+
+    @staticmethod
+    def _run(sequence: Sequence, length: int) -> Run:
+        assert sequence.slot is not None
+        start = sequence.computed
+        tokens = sequence.tokens[start : start + length]
+        return Run(sequence.slot, start, tokens, wants_logits=length == sequence.unread)
+
+    # --- decode ---
+
+    def _decode(self, plan: list[tuple[Sequence, Run]]) -> list[int] | None:
+        """Compute the plan and return the rows of logits; None if it was aborted, and nothing has changed."""
+        runs = [run for _, run in plan]
+        streams = sum(len(run.tokens) == 1 for run in runs)
+        prompt_tokens = sum(len(run.tokens) for run in runs) - streams
+        started = self._clock()
+        with self._flight_lock:
+            self._flight = [sequence for sequence, _ in plan]
+            self._flight_end = started + self._pace.seconds(prompt_tokens, streams)
+            self._runner.clear_abort()
+        status, rows = self._runner.decode(runs)
+        with self._flight_lock:
+            self._flight = []
+        self._was_aborted = status is DecodeStatus.ABORTED
+        if self._was_aborted:
+            for sequence, run in plan:
+                self._runner.cut(run.sequence, sequence.computed)
+            return None
+        if status is DecodeStatus.FULL:
+            raise LlamaError(f"no cells left for {[(s.request, s.computed) for s, _ in plan]}")
+        self._pace.learn(prompt_tokens, streams, self._clock() - started)
+        return rows
+
+    # --- draw ---
+
+    def _draw(self, sequence: Sequence, row: int) -> Delta:
+        """Draw a sequence's next token, and end the sequence where it ends."""
+        token = self._runner.draw(sequence, row)
+        if self._runner.ends(token):
+            return self._finish(sequence, "stop", [])
+        entry = None
+        if sequence.top_logprobs is not None:
+            entry = self._runner.logprob(row, token, sequence.top_logprobs)
+        sequence.tokens.append(token)
+        shown = sequence.assembler.feed(self._runner.piece(token), entry)
+        if shown.stopped:
+            self._leave(sequence)
+            return Delta(sequence.request, [token], shown.text, shown.logprobs, "stop")
+        if sequence.produced >= sequence.max_tokens or len(sequence.tokens) > self._context:
+            return self._finish(sequence, "length", [token], shown.text, shown.logprobs)
+        return Delta(sequence.request, [token], shown.text, shown.logprobs, None)
+
+    def _finish(
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        tokens: list[int],
+        text: str = "",
+        logprobs: Iterable[Logprob] = (),
+    ) -> Delta:
+        rest = sequence.assembler.flush()
+        self._leave(sequence)
+        return Delta(sequence.request, tokens, text + rest.text, [*logprobs, *rest.logprobs], reason)
+
+    # --- leave ---
+
+    def _leave_cancelled(self) -> list[Delta]:
+        gone = [s for s in (*self._waiting, *self._running) if s.cancelled]
+        return [self._finish(sequence, "cancelled", []) for sequence in gone]
+
+    def _leave(self, sequence: Sequence) -> None:
+        sequence.sampler.close()
+        if sequence.slot is None:
+            self._waiting.remove(sequence)
+            return
+        self._running.remove(sequence)
+        self._runner.cut(sequence.slot, 0)
+        self._free.append(sequence.slot)
+        sequence.slot = None

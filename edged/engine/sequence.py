@@ -1,0 +1,57 @@
+"""One request's whole state in the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edged.engine.assembler import Assembler
+
+
+class Draws(Protocol):
+    """What draws a sequence's tokens: `llama.Sampler`, or a test's."""
+
+    def accept(self, token: int) -> None:
+        """Count a token that was drawn before."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request that is being computed.
+
+    Attributes:
+        request: the daemon's number of it.
+        tokens: the prompt's, then the answer's.
+        prompt_length: how many of them are the prompt.
+        sampler: draws its tokens.
+        assembler: makes its text.
+        max_tokens: most tokens of the answer.
+        top_logprobs: how many likeliest tokens to tell; None for no logprobs at all.
+        slot: its stream of the KV cache; None while it waits for one.
+        computed: how many of `tokens` the KV cache holds. It runs after len(tokens): the difference is
+            what is left to read, and 1 means that the next step draws a token.
+    """
+
+    request: int
+    tokens: list[int]
+    prompt_length: int
+    sampler: Draws
+    assembler: Assembler
+    max_tokens: int
+    top_logprobs: int | None = None
+    slot: int | None = None
+    computed: int = 0
+    cancelled: bool = field(default=False)
+
+    @property
+    def unread(self) -> int:
+        """Return how many tokens are not in the KV cache yet."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def produced(self) -> int:
+        """Return how many tokens the answer has."""
+        return len(self.tokens) - self.prompt_length

@@ -1,0 +1,327 @@
+"""The life of the engine's process: start, listen, notice its death or silence, start again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from edged.engine.messages import (
+    Decoder,
+    Heartbeat,
+    Load,
+    LoadFailed,
+    Loading,
+    Message,
+    ProtocolError,
+    Ready,
+    encode,
+)
+from edged.errors import EdgedError, ErrorCode
+
+_log = structlog.get_logger(__name__)
+_engine_log = structlog.get_logger("edged.engine.child")
+
+# -P: a stray module in the working directory must not become part of the engine.
+COMMAND = (sys.executable, "-P", "-m", "edged.engine.worker")
+# The child's environment is this and no more: OMP_WAIT_POLICY or GOMP_SPINCOUNT would ruin libgomp's waiting
+# (four times slower, or a core burnt when idle), and the daemon's secrets are none of its business.
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+)
+
+EXIT_SECONDS = 2.0  # from the end of the messages to the end of the process
+HEARTBEAT_GRACE_SECONDS = 10.0  # the engine's heartbeat at rest comes every 5 s
+LOAD_STALL_SECONDS = 180.0  # a cold card of 10 MB/s reads 1.8 GB in that time
+BACK_OFF_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+FAILED_RETRY_SECONDS = 5.0  # a model that can't be loaded is looked at again: its file may have come
+SETTLED_SECONDS = 60.0  # a life that lasts longer forgives the deaths before it
+
+State = Literal["starting", "ready", "restarting", "failed", "stopped"]
+
+
+class Listener(Protocol):
+    """Who is told what the engine says and what becomes of it."""
+
+    def on_message(self, message: Message) -> None:
+        """Take one of the engine's messages."""
+
+    def on_ready(self, ready: Ready) -> None:
+        """Send what waits: the engine serves from now on."""
+
+    def on_death(self, reason: str, *, blameless: bool) -> None:
+        """Keep what was running for the next life; `blameless` deaths don't count against requests."""
+
+    def on_failed(self, error: EdgedError) -> None:
+        """Refuse what waits: the engine can't be started as things are."""
+
+    def is_waiting(self) -> bool:
+        """Say whether an answer of the engine's is due."""
+
+
+class Supervisor:
+    """Keeps one engine process alive.
+
+    Attributes:
+        state: what an operator is told.
+        reason: why it is restarting or failed.
+        pid: the process, while there is one.
+        restarts: how often a process was started after the first.
+        load_progress: the share of the model that is loaded, while it is loading.
+        stall_seconds: an engine that owes an answer and is silent for so long is killed.
+
+    Args:
+        plan: says what to load; raises EdgedError when nothing can be.
+        on_illegal_instruction: told of a death by SIGILL with repacked weights; the next `plan` does without.
+        listener: told of messages and of life and death.
+        stall_seconds: see the attribute.
+        command: the engine's program; a test's may stand in.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Callable[[], Load],
+        on_illegal_instruction: Callable[[], None],
+        listener: Listener,
+        stall_seconds: float,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._plan = plan
+        self._on_illegal_instruction = on_illegal_instruction
+        self._listener = listener
+        self.stall_seconds = stall_seconds
+        self._command = command
+        self.state: State = "starting"
+        self.reason: str | None = None
+        self.pid: int | None = None
+        self.restarts = -1
+        self.load_progress: float | None = None
+        self._deaths = 0  # in a row, none of them settled
+        self._ready_at: float | None = None
+        self._heard_at = 0.0
+        self._writer: asyncio.StreamWriter | None = None
+        self._wake = asyncio.Event()
+
+    def send(self, message: Message) -> None:
+        """Send a message to the engine, which must be ready."""
+        if self._writer is not None:
+            if not self._listener.is_waiting():
+                self._heard_at = time.monotonic()
+            self._writer.write(encode(message))
+
+    def retry_now(self) -> None:
+        """End a pause before the next start."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Start the engine again whenever it ends, until cancelled."""
+        try:
+            while True:
+                await self._pause(await self._live_once())
+        finally:
+            self.state = "stopped"
+
+    async def _live_once(self) -> float:
+        """Live through one process's life; return the seconds to wait before the next."""
+        try:
+            load = self._plan()
+            death = await self._live(load)
+        except EdgedError as error:
+            if self.state != "failed" or self.reason != error.message:
+                _log.error("the model can't be loaded", reason=error.message)
+            self.state, self.reason = "failed", error.message
+            self._listener.on_failed(error)
+            return FAILED_RETRY_SECONDS
+        self.state, self.reason = "restarting", death.reason
+        fallback = death.signal == signal.SIGILL and load.repack
+        if fallback:
+            self._on_illegal_instruction()
+        _log.error("the engine died", reason=death.reason, pid=death.pid, without_repacking_next=fallback)
+        if self._ready_at is not None and time.monotonic() - self._ready_at > SETTLED_SECONDS:
+            self._deaths = 0
+        self._listener.on_death(death.reason, blameless=fallback)
+        if fallback:
+            return 0.0
+        self._deaths += 1
+        return BACK_OFF_SECONDS[min(self._deaths, len(BACK_OFF_SECONDS)) - 1]
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    async def _live(self, load: Load) -> Death:
+        """Start a process, serve it until its end and say how it ended.
+
+        Raises:
+            EdgedError: the engine says that it can't load this model.
+        """
+        ours, its = socket.socketpair()
+        with its:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                str(its.fileno()),
+                str(os.getpid()),
+                pass_fds=(its.fileno(),),
+                env=child_environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                limit=1 << 20,
+            )
+        self.pid = process.pid
+        self.restarts += 1
+        self._ready_at = None
+        self.load_progress = 0.0
+        self._heard_at = time.monotonic()
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        logs = asyncio.create_task(_forward_log(process.stderr), name="engine log")
+        watch = asyncio.create_task(self._watch(process), name="engine watch")
+        try:
+            self._writer.write(encode(load))
+            await self._listen(reader)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EXIT_SECONDS):
+                    await process.wait()
+                    await asyncio.shield(logs)  # its last words
+        finally:
+            self._writer.close()
+            self._writer = None
+            self.pid = None
+            self.load_progress = None
+            if process.returncode is None:
+                process.kill()
+            code = await process.wait()
+            stalled = watch.result() if watch.done() else None
+            watch.cancel()
+            logs.cancel()
+        return Death(process.pid, code, stalled)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Hand the engine's messages on until it closes its end."""
+        decoder = Decoder()
+        while True:
+            try:
+                data = await reader.read(1 << 16)
+                messages = decoder.feed(data)
+            except (ConnectionError, ProtocolError) as error:
+                _log.error("the engine's messages can't be read", reason=str(error))
+                return
+            if not data:
+                return
+            self._heard_at = time.monotonic()
+            for message in messages:
+                self._take(message)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Heartbeat():
+                pass
+            case Loading():
+                self.load_progress = message.share
+            case LoadFailed():
+                raise EdgedError(ErrorCode.MODEL_UNAVAILABLE, f"the model can't be loaded: {message.message}")
+            case Ready():
+                self.state, self.reason, self.load_progress = "ready", None, None
+                self._ready_at = time.monotonic()
+                _log.info("the engine is ready", load_seconds=round(message.load_seconds, 2), pid=self.pid)
+                self._listener.on_ready(message)
+            case _:
+                self._listener.on_message(message)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> str:
+        """Kill an engine that has been silent for too long; return how long that was."""
+        while True:
+            await asyncio.sleep(min(1.0, self.stall_seconds / 4))
+            silent = time.monotonic() - self._heard_at
+            if silent > self._patience():
+                process.kill()
+                return f"no sign of life for {silent:.1f} s"
+
+    def _patience(self) -> float:
+        if self._ready_at is None:
+            return LOAD_STALL_SECONDS
+        return self.stall_seconds + (0 if self._listener.is_waiting() else HEARTBEAT_GRACE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a process ended.
+
+    Attributes:
+        pid: the process.
+        code: its exit code, or the negative number of the signal that killed it.
+        stalled: why the supervisor killed it, if it did.
+    """
+
+    pid: int
+    code: int
+    stalled: str | None
+
+    @property
+    def signal(self) -> int | None:
+        """Return the number of the signal that killed it."""
+        return -self.code if self.code < 0 else None
+
+    @property
+    def reason(self) -> str:
+        """Return the end in words."""
+        if self.stalled:
+            return f"killed after {self.stalled}"
+        if self.signal is None:
+            return f"ended with exit code {self.code}"
+        name = signal.Signals(self.signal).name if self.signal in set(signal.Signals) else str(self.signal)
+        hint = {
+            "SIGILL": " (a kernel that this processor can't run)",
+            "SIGKILL": " (out of memory, or by hand)",
+        }
+        return f"killed by {name}{hint.get(name, '')}"
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment that the engine gets."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    # Without this ggml_abort starts gdb where that is installed.
+    return {**passed, "GGML_NO_BACKTRACE": "1"}
+
+
+async def _forward_log(pipe: asyncio.StreamReader | None) -> None:
+    """Log the child's lines: JSON with a level, or whatever a dying library wrote."""
+    assert pipe is not None
+    while True:
+        try:
+            line = await pipe.readline()
+        except ValueError:  # longer than the pipe's limit: what is left of it comes as a line of its own
+            continue
+        if not line:
+            return
+        fields = _log_fields(line)
+        getattr(_engine_log, fields.pop("level"))(fields.pop("event"), **fields)
+
+
+def _log_fields(line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, KeyError, AttributeError):
+        fields = json.loads(line)
+        if fields["level"] in ("debug", "info", "warning", "error") and isinstance(fields["event"], str):
+            return {str(key): value for key, value in fields.items()}
+    return {"level": "warning", "event": line.decode(errors="replace").rstrip(), "source": "stderr"}

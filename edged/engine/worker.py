@@ -1,0 +1,315 @@
+"""The engine's process: `python -m edged.engine.worker FD DAEMON_PID`, started by the supervisor.
+
+The main thread loads the model and computes; a second one reads messages, so that a
+cancellation can stop the decode that is running. It ends when the socketpair closes.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edged.engine.confine import ConfinementError, deny_syscalls, keep_to, lower_priority
+from edged.engine.messages import (
+    Cancel,
+    Decoder,
+    Generate,
+    Heartbeat,
+    Load,
+    LoadFailed,
+    Loading,
+    Message,
+    Prepare,
+    Prepared,
+    ProtocolError,
+    Ready,
+    Refused,
+    encode,
+)
+from edged.errors import EdgedError
+
+if TYPE_CHECKING:
+    from edged.engine.llama import Context, Model, Vocabulary
+    from edged.engine.prompt import PromptBuilder
+    from edged.engine.scheduler import Scheduler
+
+HEARTBEAT_SECONDS = 5.0
+WARM_UP_TOKENS = 64
+
+
+def log(level: str, event: str, **fields: Any) -> None:
+    """Write a line to the pipe that the daemon logs from."""
+    sys.stderr.write(json.dumps({"level": level, "event": event, **fields}) + "\n")
+    sys.stderr.flush()
+
+
+class Channel:
+    """The engine's end of the socketpair.
+
+    Attributes:
+        inbox: messages that have come; None once the daemon has closed its end.
+        on_cancel: called in the reading thread for each Cancel, before it is in the inbox.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = Decoder()
+        self.inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self.on_cancel: Callable[[int], None] = lambda request: None
+
+    def first(self) -> Message | None:
+        """Return the first message; None if the daemon has gone."""
+        while data := self._sock.recv(1 << 16):
+            if messages := self._decoder.feed(data):
+                for message in messages[1:]:
+                    self.inbox.put(message)
+                return messages[0]
+        return None
+
+    def start(self) -> None:
+        """Begin to read in a thread of its own."""
+        threading.Thread(target=self._read, name="messages", daemon=True).start()
+
+    def send(self, message: Message) -> None:
+        """Send a message; waits while the daemon doesn't read."""
+        self._sock.sendall(encode(message))
+
+    def _read(self) -> None:
+        try:
+            while data := self._sock.recv(1 << 16):
+                for message in self._decoder.feed(data):
+                    if isinstance(message, Cancel):
+                        self.on_cancel(message.request)
+                    self.inbox.put(message)
+        except (OSError, ProtocolError) as error:
+            log("error", "the daemon's messages can't be read", reason=str(error))
+        self.inbox.put(None)
+
+
+class Worker:
+    """Serves the daemon's messages with a loaded model."""
+
+    def __init__(
+        self, channel: Channel, vocabulary: Vocabulary, prompts: PromptBuilder, scheduler: Scheduler
+    ) -> None:
+        self._channel = channel
+        self._vocabulary = vocabulary
+        self._prompts = prompts
+        self._scheduler = scheduler
+        channel.on_cancel = scheduler.interrupt
+
+    def serve(self) -> None:
+        """Compute until the daemon closes the channel."""
+        while True:
+            try:
+                while (message := self._next()) is not None:
+                    self._handle(message)
+                return
+            except queue.Empty:
+                pass
+            if self._scheduler.has_work:
+                self._channel.send(self._scheduler.step())
+            else:
+                self._channel.send(Heartbeat())
+
+    def _next(self) -> Message | None:
+        """Return a message; wait for one only when there is nothing to compute.
+
+        Raises:
+            queue.Empty: there is none now.
+        """
+        if self._scheduler.has_work:
+            return self._channel.inbox.get_nowait()
+        return self._channel.inbox.get(timeout=HEARTBEAT_SECONDS)
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Prepare():
+                self._channel.send(self._prepare(message))
+            case Generate():
+                self._generate(message)
+            case Cancel():
+                self._scheduler.cancel(message.request)
+            case _:
+                log("warning", "unexpected message", name=type(message).__name__)
+
+    def _prepare(self, message: Prepare) -> Message:
+        try:
+            if message.raw is not None:
+                tokens = self._prompts.raw(message.raw)
+            else:
+                tokens = self._prompts.build(message.messages or [])
+        except EdgedError as error:
+            return Refused(message.request, error.code, error.message)
+        return Prepared(message.request, tokens)
+
+    def _generate(self, message: Generate) -> None:
+        from edged.engine.assembler import Assembler
+        from edged.engine.llama import Sampler, SamplingParams
+        from edged.engine.sequence import Sequence
+
+        params = SamplingParams(**message.sampling)
+        sampler = Sampler(self._vocabulary, params, message.prompt, message.max_tokens)
+        assembler = Assembler(message.stop)
+        for token in message.produced:  # their text was shown in an earlier life
+            sampler.accept(token)
+            assembler.feed(self._vocabulary.piece(token))
+        self._scheduler.add(
+            Sequence(
+                request=message.request,
+                tokens=[*message.prompt, *message.produced],
+                prompt_length=len(message.prompt),
+                sampler=sampler,
+                assembler=assembler,
+                max_tokens=message.max_tokens,
+                top_logprobs=message.top_logprobs,
+            )
+        )
+
+
+def warm_up(context: Context, vocabulary: Vocabulary) -> float:
+    """Run the kernels for one token and for many, so that a bad one dies before a request comes.
+
+    Returns:
+        The seconds that a prompt token cost.
+    """
+    from edged.engine.llama import Run
+
+    token = vocabulary.bos or 0
+    context.decode([Run(0, 0, [token], wants_logits=True)])
+    started = time.monotonic()
+    context.decode([Run(0, 1, [token] * WARM_UP_TOKENS, wants_logits=True)])
+    seconds = time.monotonic() - started
+    context.cut(0, 0)
+    return seconds / WARM_UP_TOKENS
+
+
+def open_model(stack: ExitStack, load: Load, channel: Channel) -> tuple[Model, Context]:
+    """Load the weights and make the context, telling the daemon how far it is."""
+    from edged.engine import llama
+
+    stack.enter_context(llama.library(lambda level, line: log(level, line, source="llama.cpp")))
+    told = 0.0
+
+    def progress(share: float) -> None:
+        nonlocal told
+        if share - told >= 0.05:
+            told = share
+            channel.send(Loading(share))
+
+    model = stack.enter_context(
+        llama.Model(Path(load.path), use_extra_bufts=load.repack, on_progress=progress)
+    )
+    if not model.has_decoder:
+        raise llama.LlamaError("this model can't generate text (it has no decoder)")
+    context = stack.enter_context(
+        llama.Context(
+            model,
+            context=load.context,
+            sequences=load.sequences,
+            batch_tokens=load.batch_tokens,
+            ubatch_tokens=load.ubatch_tokens,
+            threads=load.threads,
+            threads_batch=load.threads_batch,
+            kv_type=load.kv_type,
+            flash_attention=load.flash_attention,
+        )
+    )
+    return model, context
+
+
+def run(channel: Channel, load: Load) -> None:
+    """Load the model, say so, and serve."""
+    from edged.engine.llama import LlamaError
+    from edged.engine.pace import Pace
+    from edged.engine.prompt import PromptBuilder
+    from edged.engine.runner import LlamaRunner
+    from edged.engine.scheduler import Scheduler
+    from edged.engine.template import PLAIN_STOPS, PLAIN_TEMPLATE, ChatTemplate
+
+    started = time.monotonic()
+    with ExitStack() as stack:
+        try:
+            model, context = open_model(stack, load, channel)
+            vocabulary = model.vocabulary
+            source = model.chat_template
+            template = ChatTemplate(
+                source or PLAIN_TEMPLATE,
+                bos_text=vocabulary.text(vocabulary.bos) if vocabulary.bos is not None else "",
+                eos_text=vocabulary.text(vocabulary.eos) if vocabulary.eos is not None else "",
+            )
+            prompts = PromptBuilder(vocabulary, template)
+            token_seconds = warm_up(context, vocabulary)
+        except (LlamaError, EdgedError) as error:
+            channel.send(LoadFailed(str(error)))
+            return
+        pace = Pace(
+            step_seconds=load.step_milliseconds / 1000,
+            most_tokens=load.batch_tokens,
+            token_seconds=token_seconds,
+        )
+        scheduler = Scheduler(
+            LlamaRunner(vocabulary, context),
+            pace,
+            slots=load.sequences,
+            context=context.context,
+            deterministic=load.deterministic,
+        )
+        channel.send(
+            Ready(
+                context=context.context,
+                template="model" if source else "plain",
+                stops=[] if source else list(PLAIN_STOPS),
+                load_seconds=time.monotonic() - started,
+            )
+        )
+        Worker(channel, vocabulary, prompts, scheduler).serve()
+
+
+def main() -> None:
+    """Confine the process, then serve the daemon at the other end of the given descriptor."""
+    # The daemon decides when the engine ends; a signal to the whole group must not cut answers off.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    load = channel.first()
+    if not isinstance(load, Load):
+        return
+    try:
+        confine(load, daemon=int(sys.argv[2]))
+        channel.start()
+        run(channel, load)
+    except (BrokenPipeError, ProcessLookupError):
+        pass  # the daemon is gone
+    except Exception as error:  # the daemon starts the engine again; this is for its log
+        log("error", "the engine failed", reason=f"{type(error).__name__}: {error}")
+        raise SystemExit(1) from None
+
+
+def confine(load: Load, daemon: int) -> None:
+    """Give up, while there is one thread, what computing does not need; say what this machine can't take."""
+    model_directory = Path(load.path).resolve().parent
+    for give_up in (
+        lambda: lower_priority(daemon),
+        lambda: keep_to([model_directory]),
+        deny_syscalls,
+    ):
+        try:
+            give_up()
+        except ConfinementError as error:
+            log("warning", "the engine is less confined than it could be", reason=str(error))
+
+
+if __name__ == "__main__":
+    main()
