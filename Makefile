@@ -13,11 +13,14 @@ help: ## say what can be made
 demo: $(VENV)/.installed ## install into .venv, fetch the default model, start the daemon and ask it
 	@$(BIN)/python tools/demo.py
 
+# The demo has the same model: one download serves both.
+test: export EDGED_TEST_MODELS ?= $(CURDIR)/.demo/state/models
 test: lint ## run every test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed ## write config/edged.toml and the tables of docs/configuration.md anew
@@ -32,7 +35,7 @@ lock: ## write the lock files anew, with the newest versions that fit
 	$$compile --output-file requirements-test.lock --extra test --constraint requirements.lock pyproject.toml
 
 clean: ## remove everything that was made, the fetched model too
-	rm -rf $(VENV) .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find edged tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml requirements.lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -52,8 +52,6 @@ def value_of(settings: Settings, key: str) -> Any:
 
 def toml(value: Any) -> str:
     """Return a value as TOML writes it."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -77,15 +75,15 @@ def takes_text(key: str) -> bool:
     return not any(kind in (bool, int, float, tuple) for kind in _leaves(KEYS[key].annotation))
 
 
-def near_misses(key: str) -> list[str]:
-    """Return the known keys or tables, mostly one, that an unknown one was probably meant to be."""
+def near_misses(key: str, known: Collection[str]) -> list[str]:
+    """Return those of the known names, mostly one, that an unknown key was probably meant to be."""
     prefix, _, name = key.rpartition(".")
-    known = [*KEYS, *filter(None, TABLES)]
+    if same := [one for one in KEYS if one.rpartition(".")[2] == name]:
+        return same
     siblings = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == prefix}
     if close := difflib.get_close_matches(name, siblings, 1):
         return [siblings[close[0]]]
-    elsewhere = [one for one in KEYS if one.rpartition(".")[2] == name]
-    return elsewhere or difflib.get_close_matches(key, known, 1)
+    return difflib.get_close_matches(key, known, 1)
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:

@@ -104,7 +104,7 @@ class _Loading:
                 continue
             key = keys.get(name)
             if key is None:
-                near = near_misses(name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."))
+                near = near_misses(name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), KEYS)
                 self.faults.append(f"{name}: there is no such setting{_hint(map(variable, near))}")
             elif key in SECRETS:
                 self._refuse_secret(name)
@@ -155,7 +155,7 @@ class _Loading:
             where = self._where(key)
             if fault["type"] == "extra_forbidden":
                 kind = "table" if isinstance(fault["input"], dict) else "key"
-                near = (f"[{one}]" if one in TABLES else one for one in near_misses(key))
+                near = (f"[{one}]" if one in TABLES else one for one in near_misses(key, [*KEYS, *TABLES]))
                 yield f"{where}: there is no such {kind}{_hint(near)}"
             elif key in KEYS:
                 value = "" if key in _NOT_SHOWN else _shown(fault["input"])

@@ -5,11 +5,11 @@ Values are strict: what a source gives must already be of the right type.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ from edged.settings.device import default_device_id, is_device_id
 MAX_SECONDS = 366 * 86_400
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its closing zero
 MIN_TOKEN_CHARACTERS = 16
+_ADDRESS = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,14 @@ class Allowed:
 
 
 def _path(value: object) -> object:
-    return Path(value) if isinstance(value, str) and "\0" not in value else value
+    return Path(value) if isinstance(value, str) else value
 
 
-def _must(holds: Callable[[Any], bool]) -> AfterValidator:
+def _is_absolute(path: Path) -> bool:
+    return path.is_absolute() and "\0" not in str(path)
+
+
+def _must(holds: Callable[[Any], object]) -> AfterValidator:
     def check(value: Any) -> Any:
         if not holds(value):
             raise ValueError("not allowed")
@@ -52,17 +57,16 @@ def _must(holds: Callable[[Any], bool]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(f"//{text}")
-        return parts.netloc == text and "@" not in text and bool(parts.hostname and parts.port)
-    except ValueError:
-        return False
+def _address(text: str) -> tuple[str, int] | None:
+    match = _ADDRESS.fullmatch(text)
+    if not match or not 0 < int(match["port"]) < 2**16:
+        return None
+    return match["host"] or match["ipv6"], int(match["port"])
 
 
 def _is_origin(text: str) -> bool:
-    scheme, _, address = text.partition("://")
-    return scheme in ("http", "https") and (_is_address(address) or _is_address(f"{address}:80"))
+    scheme, _, host = text.partition("://")
+    return scheme in ("http", "https") and bool(_address(host) or _address(f"{host}:80"))
 
 
 def _is_token(secret: SecretStr) -> bool:
@@ -80,7 +84,7 @@ Seconds = Annotated[float, Field(ge=0.1, le=MAX_SECONDS)]
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$"), Allowed("1 to 64 characters of A-Z a-z 0-9 _ . -")
 ]
-AbsolutePath = Annotated[Path, BeforeValidator(_path), _must(Path.is_absolute), Allowed("an absolute path")]
+AbsolutePath = Annotated[Path, BeforeValidator(_path), _must(_is_absolute), Allowed("an absolute path")]
 SocketPath = Annotated[
     AbsolutePath,
     _must(lambda path: len(bytes(path)) <= MAX_SOCKET_PATH_BYTES),
@@ -92,7 +96,7 @@ DeviceId = Annotated[
 ]
 Listen = Annotated[
     str,
-    _must(lambda text: text == "" or _is_address(text)),
+    _must(lambda text: text == "" or _address(text)),
     Allowed('"" or host:port, such as "127.0.0.1:8080" or "[::1]:8080"'),
 ]
 Origin = Annotated[str, _must(_is_origin), Allowed('origins, such as "http://kitchen.local:8080"')]
@@ -176,7 +180,7 @@ class LimitsTable(_Table):
     max_tokens: Tokens = Field(2048, description="Tokens of an answer that a request may ask for, at most.")
     max_tokens_default: Tokens = Field(256, description="Tokens of an answer where the request does not say.")
     ttl_seconds: Seconds = Field(
-        600.0, description="How long a request may wait before it begins, where it does not say."
+        600, description="How long a request may wait before it begins, where it does not say."
     )
 
     @model_validator(mode="after")
@@ -196,7 +200,7 @@ class SessionsTable(_Table):
     )
     turns: Count = Field(64, description="Messages kept of a session, at most.")
     bytes: Bytes = Field(65_536, description="Bytes of text kept of a session, at most.")
-    idle_seconds: Seconds = Field(3600.0, description="A session that rests this long is forgotten.")
+    idle_seconds: Seconds = Field(3600, description="A session that rests this long is forgotten.")
 
 
 class SocketTable(_Table):
@@ -237,8 +241,7 @@ class HttpTable(_Table):
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port to listen on, or None."""
-        parts = urlsplit(f"//{self.listen}")
-        return (parts.hostname, parts.port) if parts.hostname and parts.port else None
+        return _address(self.listen)
 
     @model_validator(mode="after")
     def _listener_wants_token(self) -> HttpTable:
@@ -254,7 +257,7 @@ class JournalTable(_Table):
     """What is remembered of requests."""
 
     keep_results_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = Field(
-        600.0, description="How long a finished request's answer is kept for whoever asks again."
+        600, description="How long a finished request's answer is kept for whoever asks again."
     )
 
 
@@ -262,7 +265,7 @@ class LivenessTable(_Table):
     """When a process counts as dead."""
 
     engine_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
-        15.0, description="An engine that is silent this long is killed and started again."
+        15, description="An engine that is silent this long is killed and started again."
     )
 
 
@@ -312,7 +315,8 @@ class Settings(BaseSettings):
     Built directly it takes nothing but its arguments; `load` reads files and the environment.
     """
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    # Not strict as a whole, so that type checkers allow Settings(model={"context": 512}); each key is.
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
     _layers: tuple[Layer, ...] = PrivateAttr(())
 
     device_id: DeviceId = Field(
@@ -334,8 +338,8 @@ class Settings(BaseSettings):
         examples=["/run/edged"],
         json_schema_extra={"default": "$RUNTIME_DIRECTORY, /run/edged for root, else $XDG_RUNTIME_DIR/edged"},
     )
-    stop_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        10.0, description="How long a stop waits for running requests before it cuts them off."
+    stop_seconds: Annotated[float, Field(ge=0, le=3600, strict=True)] = Field(
+        10, description="How long a stop waits for running requests before it cuts them off."
     )
     model: ModelTable = Field(default_factory=ModelTable)
     engine: EngineTable = Field(default_factory=EngineTable)
