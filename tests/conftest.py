@@ -19,7 +19,7 @@ TINY_MODEL_TOOL = ROOT / "tools" / "make_tiny_model.py"
 
 @pytest.fixture(scope="session")
 def models_cache() -> Path:
-    """The directory that keeps models between runs: $EDGED_TEST_MODELS, else .cache/models in the checkout."""
+    """Return the directory that keeps models between runs: $EDGED_TEST_MODELS, else .cache/models."""
     return Path(os.environ.get("EDGED_TEST_MODELS") or ROOT / ".cache" / "models")
 
 

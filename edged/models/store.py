@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from edged.errors import ErrorCode, EdgedError
+from edged.errors import EdgedError, ErrorCode
 from edged.models.catalogue import CATALOGUE, find
 
 Progress = Callable[[int, int | None], None]
@@ -38,7 +38,7 @@ def installed(models_dir: Path) -> list[Path]:
 
 
 def resolve(path: Path | None, name: str, models_dir: Path) -> Path:
-    """Return the model file that the settings mean: `path` where given, else the file of the catalogue's `name`.
+    """Return the model file that the settings mean: `path` where given, else the one that `name` names.
 
     Raises:
         EdgedError: model_unavailable if it is not there, with what to do.
@@ -48,7 +48,7 @@ def resolve(path: Path | None, name: str, models_dir: Path) -> Path:
             return path
         here = [file.name for file in path.parent.glob("*.gguf")]
         near = difflib.get_close_matches(path.name, here, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "check model.path, or leave it out and set model.name"
+        hint = f"did you mean {near[0]!r}?" if near else "check model.path, or leave it out"
         raise unavailable(f"there is no file {path}; {hint}")
     entry = find(name)
     file = models_dir / entry.file_name
@@ -61,7 +61,7 @@ def resolve(path: Path | None, name: str, models_dir: Path) -> Path:
 
 
 def entry_of(path: Path) -> str | None:
-    """Return the name in the catalogue of a file of the models directory, None for a file of the user's own."""
+    """Return the catalogue's name of a file in the models directory, None if the file is the user's own."""
     return next((entry.name for entry in CATALOGUE.values() if entry.file_name == path.name), None)
 
 
