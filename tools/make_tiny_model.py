@@ -2,8 +2,8 @@
 """Write a tiny llama-architecture GGUF with random weights, for tests that need a model but no sense.
 
 The same options give the same bytes. The file has a byte-level BPE vocabulary of its own (256 bytes, merges
-of lower-case letters, three control tokens) and ChatML as its template. What it generates is noise, and as the
-control tokens' output rows are zero it practically never ends by itself: an answer runs to its token limit.
+of lower-case letters, three control tokens) and ChatML as its template. What it generates is noise, and as
+the control tokens' output rows are zero it practically never ends by itself, but runs to its token limit.
 Needs the `gguf` package, which is a test dependency.
 """
 
