@@ -1,0 +1,66 @@
+"""Reading a request's body: bounded in size and time, JSON whatever its content type says."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import HttpVersion11, web
+
+from edged.errors import EdgedError, ErrorCode, invalid
+from edged.frontends.http.openai_errors import HttpError
+from edged.protocol import parse_json
+
+
+async def read_object(request: web.Request, *, limit: int, timeout: float) -> dict[str, Any]:
+    """Return the JSON object that the body holds.
+
+    Args:
+        request: the request.
+        limit: bytes that the body may have.
+        timeout: seconds that it may take.
+
+    Raises:
+        EdgedError: `too_large` with both figures, or `invalid`.
+        HttpError: 408, it took too long.
+    """
+    if (length := request.content_length or 0) > limit:
+        raise _too_large(f"{length} bytes", limit)
+    if encoding := request.headers.get("Content-Encoding"):
+        raise invalid(f"Content-Encoding {encoding[:32]} is not served: send the body as it is")
+    try:
+        async with asyncio.timeout(timeout):
+            body = await _read(request, limit)
+    except TimeoutError:
+        raise HttpError(408, "invalid", f"the body was not complete within {timeout:g} seconds") from None
+    except (ValueError, web.RequestPayloadError):
+        raise invalid("the body is not framed as HTTP wants it") from None
+    if not body:
+        raise invalid("the body is empty: send a JSON object")
+    fields = parse_json(body)
+    if not isinstance(fields, dict):
+        raise invalid("the body is no JSON object")
+    return fields
+
+
+async def later(_request: web.Request) -> None:
+    """Put off the answer to `Expect: 100-continue` until the body is wanted."""
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    expects = request.headers.get("Expect", "").lower() == "100-continue"
+    if expects and request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # that was not yet the answer
+    body = bytearray()
+    while piece := await request.content.readany():
+        body += piece
+        if len(body) > limit:
+            raise _too_large(f"more than {limit} bytes", limit)
+    return bytes(body)
+
+
+def _too_large(size: str, limit: int) -> EdgedError:
+    return EdgedError(
+        ErrorCode.TOO_LARGE, f"the body has {size}, {limit} are allowed: shorten it (limits.max_prompt_bytes)"
+    )

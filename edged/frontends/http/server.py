@@ -1,0 +1,206 @@
+"""The HTTP frontend: its routes, what is done for every request, and its start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiohttp import web
+
+from edged.errors import invalid
+from edged.frontends.http import body
+from edged.frontends.http.auth import Gate, cors_headers, preflight
+from edged.frontends.http.chat import ChatWire
+from edged.frontends.http.completions import CompletionWire
+from edged.frontends.http.connection import (
+    Connection,
+    ConnectionLimits,
+    HangUpWatch,
+    TcpConnection,
+    UnixConnection,
+)
+from edged.frontends.http.context import ORIGIN, REQUEST_ID, connection_of
+from edged.frontends.http.generation import complete
+from edged.frontends.http.models import ModelHandlers, fetch_model
+from edged.frontends.http.openai_errors import http_error
+from edged.frontends.http.sockets import SocketFile, listen_tcp, listen_unix
+from edged.frontends.http.status import StatusHandlers
+from edged.frontends.http.wire import Wire
+from edged.protocol import valid_request_id
+
+if TYPE_CHECKING:
+    from edged.core import Core
+    from edged.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+HUNG_UP = 499  # nginx's number for a client that did not wait; only the log sees it
+_LOGGED_PATH_CHARACTERS = 256
+_OTHER_BYTES = 65_536  # of a body beside its texts
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HttpFrontend:
+    """OpenAI's API on a Unix socket and, where configured, on TCP."""
+
+    def __init__(self, core: Core, settings: Settings, *, limits: ConnectionLimits | None = None) -> None:
+        self._core = core
+        self._settings = settings
+        self._limits = limits or ConnectionLimits()
+        token = settings.http.token
+        self._gate = Gate(
+            host=settings.http.address[0] if settings.http.address else "",
+            token=token.get_secret_value() if token else None,
+            allowed_origins=settings.http.allowed_origins,
+        )
+        self._runner = web.AppRunner(self._application(), handler_cancellation=True, access_log=None)
+        self._watch: HangUpWatch | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._file: SocketFile | None = None
+
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Listen: on `sockets` where any are given (they listen already), else as the settings say.
+
+        Raises:
+            EdgedError: a socket can't be made; with the remedy.
+        """
+        settings = self._settings
+        listening = list(sockets)
+        if not listening:
+            path = settings.socket.path
+            listening.append(
+                listen_unix(path, mode=int(settings.socket.mode, 8), group=settings.socket.group)
+            )
+            self._file = SocketFile(path)
+            if settings.http.address:
+                listening += listen_tcp(*settings.http.address)
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        self._watch = HangUpWatch(loop)
+        for sock in listening:
+            kind = UnixConnection if sock.family == socket.AF_UNIX else TcpConnection
+            self._listeners.append(await loop.create_server(self._factory(kind), sock=sock))
+            _log.info("listening", address=sock.getsockname())
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what can change while requests are served."""
+        self._settings = settings
+        self._gate.allow_origins(settings.http.allowed_origins)
+
+    async def stop(self, grace: float) -> None:
+        """Accept nothing more, give running handlers `grace` seconds to end, and close all connections."""
+        for listener in self._listeners:
+            listener.close()
+        if self._file is not None:
+            self._file.remove()
+        if (server := self._runner.server) is not None:
+            server.pre_shutdown()
+            # It waits twice as long: for the handlers, then for their connections.
+            await server.shutdown(max(grace / 2, 0.01))
+        await self._runner.cleanup()
+        if self._watch is not None:
+            self._watch.close()
+
+    def _factory(self, kind: type[Connection]) -> Callable[[], Connection]:
+        server, watch = self._runner.server, self._watch
+        assert server is not None
+        assert watch is not None
+        return lambda: kind(server, watch=watch, limits=self._limits)
+
+    def _application(self) -> web.Application:
+        application = web.Application(middlewares=[self._observe, self._admit])
+        application.on_response_prepare.append(_add_headers)
+        status, models = StatusHandlers(self._core), ModelHandlers(self._core)
+        route = application.router.add_route
+        for method, path, handler in (
+            ("POST", "/v1/chat/completions", self._completion(ChatWire)),
+            ("POST", "/v1/completions", self._completion(CompletionWire)),
+            ("GET", "/v1/models", models.index),
+            ("GET", "/v1/models/{name}", models.show),
+            ("POST", "/v1/models/fetch", self._fetch),
+            ("GET", "/v1/requests/{id}", status.show),
+            ("DELETE", "/v1/requests/{id}", status.cancel),
+            ("GET", "/v1/status", status.status),
+            ("GET", "/health", status.health),
+        ):
+            route(method, path, handler, expect_handler=body.later)
+        return application
+
+    def _completion(self, wire: type[Wire]) -> _Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            fields = await self._read(request)
+            return await complete(self._core, wire, fields, request, keepalive=self._limits.keepalive_comment)
+
+        return handle
+
+    async def _fetch(self, request: web.Request) -> web.StreamResponse:
+        return await fetch_model(
+            await self._read(request),
+            self._settings.state_dir / "models",
+            request,
+            keepalive=self._limits.keepalive_comment,
+        )
+
+    async def _read(self, request: web.Request) -> dict[str, Any]:
+        # JSON may write a character of two bytes as \uXXXX: three times the length.
+        limit = 3 * self._settings.limits.max_prompt_bytes + _OTHER_BYTES
+        return await body.read_object(request, limit=limit, timeout=self._limits.body_timeout)
+
+    @web.middleware
+    async def _observe(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Log each request and turn every exception into an answer."""
+        begun = asyncio.get_running_loop().time()
+        status = HUNG_UP
+        try:
+            response = await handler(request)
+            status = response.status
+        except Exception as error:
+            if isinstance(error, ConnectionError) and _is_gone(request):
+                raise
+            response = http_error(error).response()
+            status = response.status
+        finally:
+            _log.info(
+                "request",
+                method=request.method,
+                path=request.rel_url.raw_path[:_LOGGED_PATH_CHARACTERS],
+                status=status,
+                ms=round((asyncio.get_running_loop().time() - begun) * 1000, 1),
+                request_id=request.get(REQUEST_ID),
+                **connection_of(request).peer,
+            )
+        return response
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Let in who may ask."""
+        if (origin := self._gate.check_origin(request)) is not None:
+            request[ORIGIN] = origin
+        is_tcp = connection_of(request).way == "tcp"
+        if is_tcp:
+            self._gate.check_host(request)
+        if origin is not None and (answer := preflight(request)) is not None:
+            return answer
+        if is_tcp:
+            self._gate.check_token(request)
+        if (request_id := request.headers.get("X-Request-Id")) is not None:
+            if not valid_request_id(request_id):
+                raise invalid("X-Request-Id must be 1 to 64 characters of A-Z a-z 0-9 _ . : -")
+            request[REQUEST_ID] = request_id
+        return await handler(request)
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "edged"
+    if REQUEST_ID in request:
+        response.headers["X-Request-Id"] = request[REQUEST_ID]
+    if ORIGIN in request:
+        response.headers.update(cors_headers(request[ORIGIN]))

@@ -1,0 +1,48 @@
+"""Server-sent events: a response that is written while things happen."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from edged.frontends.http.openai_errors import http_error
+from edged.protocol import Frame, frame_fields
+
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+class EventStream:
+    """One response of server-sent events; each write waits until the client's side has taken it."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._writer = request.writer
+        self._request = request
+        self.response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
+
+    async def open(self) -> None:
+        """Send the status: from now on errors are events."""
+        await self.response.prepare(self._request)
+
+    async def send(self, events: bytes) -> None:
+        """Send whole events."""
+        await self.response.write(events)
+        await self._writer.drain()
+
+    async def fail(self, error: Exception) -> None:
+        """Send an error as the last event."""
+        await self.send(b"data: %b\n\n" % http_error(error).body())
+
+
+def data(fields: Any) -> bytes:
+    """Return an event's bytes."""
+    return b"data: %b\n\n" % json.dumps(fields).encode()
+
+
+def comment(frame: Frame) -> bytes:
+    """Return a frame as a comment: OpenAI's clients skip it, curious ones read it."""
+    return f": {frame.type} {json.dumps(frame_fields(frame))}\n\n".encode()

@@ -1,0 +1,288 @@
+"""The frontend on a Unix socket of its own, before a core that answers by a script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import aiohttp
+import pytest
+from multidict import CIMultiDictProxy
+
+from edged.errors import EdgedError
+from edged.frontends.http import ConnectionLimits, HttpFrontend
+from edged.protocol import (
+    Accepted,
+    Chunk,
+    Client,
+    Done,
+    Failed,
+    FinishReason,
+    Frame,
+    Progress,
+    Request,
+    Terminal,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
+from edged.settings import Settings
+
+if TYPE_CHECKING:
+    from edged.core import Core
+
+WAIT_SECONDS = 20.0
+
+Posted = tuple[int, Any, CIMultiDictProxy[str]]
+
+
+class FakeTicket:
+    """A ticket as the core's: real frames, made by the script of `FakeCore`."""
+
+    def __init__(self, id: str, request: Request, client: Client, script: Script) -> None:
+        self.id = id
+        self.client = client
+        self.request = request
+        self.created = 1_700_000_000.5
+        self.terminal: Terminal | None = None
+        self.cancelled = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.taken: list[Frame] = []
+        self._script = script
+        self._pieces = list(script.pieces)
+        self._text = ""
+        self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def state(self) -> Literal["queued", "running", "finished"]:
+        return "finished" if self.terminal else "running" if self.taken else "queued"
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        return tuple(self.taken)
+
+    async def next_frame(self) -> Frame:
+        frame = await self._next()
+        self.taken.append(frame)
+        return frame
+
+    async def _next(self) -> Frame:
+        seq = len(self.taken)
+        if seq == 0:
+            return Accepted(self.id, 1, seq, queue_position=2)
+        if seq == 1 and self._script.progress:
+            return Progress(self.id, 1, seq, prompt_tokens_done=5, prompt_tokens=10)
+        while not self._script.go_on.is_set() and not self.cancelled.is_set():
+            waits = [asyncio.create_task(event.wait()) for event in (self._script.go_on, self.cancelled)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        if self.cancelled.is_set():
+            return self._end("cancelled")
+        if self._pieces:
+            piece = self._pieces.pop(0)
+            self._text += piece
+            logprobs = self._script.logprobs(piece) if self.request.logprobs else ()
+            self._logprobs += logprobs
+            if self.request.stream:
+                return Chunk(self.id, 1, seq, text=piece, logprobs=logprobs)
+            return await self._next()
+        if (error := self._script.fails) is not None:
+            self.terminal = Failed(
+                self.id, 1, seq, error.code, error.message, error.retry_after_s, param=error.param
+            )
+            return self.terminal
+        return self._end("stop")
+
+    def _end(self, reason: FinishReason) -> Done:
+        self.terminal = Done(
+            self.id,
+            1,
+            len(self.taken),
+            finish_reason=reason,
+            text=self._text,
+            usage=Usage(7, len(self._text), cached_tokens=3),
+            timings=Timings(1.5, 20.0, 100.0, 30.0),
+            session_turns_dropped=self._script.turns_dropped,
+            logprobs=tuple(self._logprobs),
+        )
+        self.ended.set()
+        return self.terminal
+
+    def cancel(self) -> None:
+        if self.terminal is None:
+            self.cancelled.set()
+
+
+class Script:
+    """What the fake core answers."""
+
+    def __init__(self) -> None:
+        self.pieces: Sequence[str] = ("Hel", "lo", " 世界🙂")
+        self.progress = False
+        self.fails: EdgedError | None = None
+        self.turns_dropped = 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    def logprobs(self, piece: str) -> tuple[TokenLogprob, ...]:
+        top = ((piece, piece.encode(), -0.25), ("?", b"?", float("-inf")))
+        return (TokenLogprob(piece, piece.encode(), -0.25, top),)
+
+
+@dataclass(frozen=True)
+class FakeAdmitted:
+    ticket: FakeTicket
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    name: str = "tiny"
+    created: float = 1_600_000_000.0
+    context: int = 512
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"context": self.context}
+
+
+class FakeCore:
+    """The core's interface for frontends, without an engine: it refuses and answers by a script."""
+
+    def __init__(self) -> None:
+        self.script = Script()
+        self.tickets: list[FakeTicket] = []
+        self.submitted: asyncio.Queue[FakeTicket] = asyncio.Queue()
+        self.refusals: list[EdgedError | None] = []
+        self.ready = True
+        self.phase = "ready"
+        self.model: FakeModel | None = FakeModel()
+
+    async def submit(self, request: Request, client: Client) -> FakeAdmitted:
+        if self.refusals and (refusal := self.refusals.pop(0)) is not None:
+            raise refusal
+        if request.id is not None and (earlier := self.find(client, request.id)):
+            return FakeAdmitted(earlier, repeated=True)
+        ticket = FakeTicket(request.id or f"made-{len(self.tickets)}", request, client, self.script)
+        self.tickets.append(ticket)
+        self.submitted.put_nowait(ticket)
+        return FakeAdmitted(ticket)
+
+    def find(self, client: Client, request_id: str) -> FakeTicket | None:
+        for ticket in self.tickets:
+            if ticket.id == request_id and ticket.client.name == client.name:
+                return ticket
+        return None
+
+    def status(self) -> dict[str, Any]:
+        return {"phase": self.phase}
+
+
+@dataclass
+class Service:
+    """A running frontend and how to reach it."""
+
+    core: FakeCore
+    frontend: HttpFrontend
+    path: Path
+    session: aiohttp.ClientSession
+
+    def url(self, path: str) -> str:
+        return f"http://edged{path}"
+
+    async def post(self, path: str, body: Any, **headers: str) -> Posted:
+        """Post JSON (or bytes as they are); return status, parsed body and headers."""
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.post(self.url(path), data=sent, headers=fields) as response:
+            return response.status, await response.json(), response.headers
+
+    async def chat(self, **fields: Any) -> Posted:
+        return await self.post("/v1/chat/completions", chat_body(**fields))
+
+    async def stream(self, path: str, body: Any, **headers: str) -> list[str]:
+        """Post JSON and return the events of the answer, raw."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.post(self.url(path), json=body, headers=fields) as response:
+            assert response.status == 200, await response.text()
+            assert response.headers["Content-Type"] == "text/event-stream"
+            text = await response.text()
+        assert text.endswith("\n\n")
+        return text[:-2].split("\n\n")
+
+    def connect(self) -> socket.socket:
+        """Return a raw connection."""
+        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        raw.settimeout(WAIT_SECONDS)
+        raw.connect(str(self.path))
+        return raw
+
+
+def chat_body(**fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "hi"}], **fields}
+
+
+def chat_bytes(**fields: Any) -> bytes:
+    """Return a whole HTTP request for a chat completion."""
+    body = json.dumps(chat_body(**fields)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def events_of(raw: Sequence[str]) -> list[Any]:
+    """Return the JSON of the data events, [DONE] as it is."""
+    data = [line.removeprefix("data: ") for line in raw if line.startswith("data: ")]
+    return [one if one == "[DONE]" else json.loads(one) for one in data]
+
+
+@pytest.fixture
+def socket_dir() -> Iterator[Path]:
+    """A directory whose path is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="edged-test-") as name:
+        yield Path(name)
+
+
+@asynccontextmanager
+async def serving(
+    directory: Path, limits: ConnectionLimits | None = None, **settings: Any
+) -> AsyncIterator[Service]:
+    core = FakeCore()
+    path = directory / "s"
+    made = Settings(socket={"path": str(path)}, **settings)
+    frontend = HttpFrontend(cast("Core", core), made, limits=limits)
+    await frontend.start()
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
+        yield Service(core, frontend, path, session)
+    await frontend.stop(1.0)
+
+
+@pytest.fixture
+async def service(socket_dir: Path) -> AsyncIterator[Service]:
+    """The frontend with the default limits."""
+    async with serving(socket_dir) as service:
+        yield service
+
+
+SHORT = ConnectionLimits(
+    header_timeout=0.05,
+    body_timeout=0.05,
+    write_timeout=0.2,
+    keepalive_timeout=5.0,
+    keepalive_comment=0.05,
+    connections=3,
+)
+
+
+@pytest.fixture
+async def short_service(socket_dir: Path) -> AsyncIterator[Service]:
+    """The frontend with limits that are soon reached."""
+    async with serving(socket_dir, SHORT) as service:
+        yield service
