@@ -8,6 +8,8 @@ from typing import Any
 from aiohttp import HttpVersion11, web
 
 from edged.errors import EdgedError, ErrorCode, invalid
+from edged.frontends.http.connection import ended_early
+from edged.frontends.http.context import connection_of
 from edged.frontends.http.openai_errors import HttpError
 from edged.protocol import parse_json
 
@@ -28,6 +30,8 @@ async def read_object(request: web.Request, *, limit: int, timeout: float) -> di
         raise _too_large(f"{length} bytes", limit)
     if encoding := request.headers.get("Content-Encoding"):
         raise invalid(f"Content-Encoding {encoding[:32]} is not served: send the body as it is")
+    if connection_of(request).half_closed and not request.content.is_eof():
+        raise ended_early()
     try:
         async with asyncio.timeout(timeout):
             body = await _read(request, limit)

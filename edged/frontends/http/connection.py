@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from edged.errors import invalid
+from edged.errors import EdgedError, invalid
 from edged.frontends.http.openai_errors import HttpError, http_error
 
 _log = structlog.get_logger(__name__)
@@ -43,6 +43,11 @@ class ConnectionLimits:
     connections: int = 256
 
 
+def ended_early() -> EdgedError:
+    """Return the refusal of a body whose sender closed before its end."""
+    return invalid("the connection ended before the body did")
+
+
 class HangUpWatch:
     """Aborts a connection when its client is gone, even while nothing is read or written.
 
@@ -66,7 +71,10 @@ class HangUpWatch:
             self._epoll.unregister(descriptor)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching; connections that are still open are aborted."""
+        for transport in self._transports.values():
+            transport.abort()
+        self._transports.clear()
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
@@ -84,6 +92,7 @@ class Connection(web.RequestHandler):
         way: the kind of listener that it came by.
         client_name: whom the core counts it for.
         peer: what the log says of the client.
+        half_closed: the client sends nothing more, but still reads.
     """
 
     way: ClassVar[Literal["socket", "tcp"]]
@@ -101,6 +110,7 @@ class Connection(web.RequestHandler):
         )
         self.client_name = ""
         self.peer: dict[str, Any] = {}
+        self.half_closed = False
         self._server = server
         self._watch = watch
         self._limits = limits
@@ -230,8 +240,6 @@ class UnixConnection(Connection):
     way = "socket"
     _events = 0  # EPOLLHUP and EPOLLERR are always reported
 
-    _half_closed = False
-
     def _identify(self, transport: asyncio.Transport) -> None:
         credentials = transport.get_extra_info("socket").getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
@@ -242,22 +250,18 @@ class UnixConnection(Connection):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Keep the connection open for the answers that are still to come."""
-        self._half_closed = True
+        self.half_closed = True
         if self._force_close or self._is_idle():
             return False
-        payloads = [payload for _, payload in self._messages]
-        if self._current_request is not None:
-            payloads.append(self._current_request.content)
-        for payload in payloads:
-            if not payload.is_eof():
-                payload.set_exception(invalid("the connection ended before the body did"))
+        if (request := self._current_request) is not None and not request.content.is_eof():
+            request.content.set_exception(ended_early())
         return True
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Close after the last answer: no further request can come."""
-        if self._half_closed and not self._messages:
+        if self.half_closed and not self._messages:
             resp.force_close()
         return await super().finish_response(request, resp, start_time)
 

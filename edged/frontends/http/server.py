@@ -104,6 +104,7 @@ class HttpFrontend:
         await self._runner.cleanup()
         if self._watch is not None:
             self._watch.close()
+            self._watch = None
 
     def _factory(self, kind: type[Connection]) -> Callable[[], Connection]:
         server, watch = self._runner.server, self._watch
