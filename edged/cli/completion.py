@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from argparse import Namespace
 
 from edged.cli.errors import Exit
-from edged.cli.parser import build_parser
+from edged.cli.parser import build_parser, subcommands
 
 
 def run(args: Namespace) -> Exit:
@@ -14,16 +13,9 @@ def run(args: Namespace) -> Exit:
     import shtab
 
     parser = build_parser()
-    _complete_files(parser, shtab.FILE)
+    for each in (parser, *subcommands(parser)):
+        for action in each._actions:
+            if action.dest in ("socket", "config"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, shell=args.shell))
     return Exit.OK
-
-
-def _complete_files(parser: argparse.ArgumentParser, files: object) -> None:
-    """Have file names offered for options that take a path."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                _complete_files(command, files)
-        elif action.dest in ("socket", "config"):
-            action.complete = files  # type: ignore[attr-defined]

@@ -82,4 +82,4 @@ def error_of_fields(fields: Mapping[str, Any]) -> CommandError:
 def error_of_exception(error: EdgedError) -> CommandError:
     """Return the error of a refusal that arose in edgectl's own process."""
     fields = {"message": error.message, "type": "edgectl", "param": error.param, "code": error.code.value}
-    return CommandError(error.message, _EXIT_OF_ERROR.get(error.code, Exit.FAILED), fields=fields)
+    return CommandError(error.message, Exit.FAILED, fields=fields)

@@ -17,14 +17,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return edgectl's exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
         try:
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
             code = _run(arguments)
             sys.stdout.flush()
+        except BrokenPipeError:
+            raise
         except Exception as error:
-            if isinstance(error, BrokenPipeError) or os.environ.get("EDGED_DEBUG"):
-                raise
             code = _tell(_readable(error), as_json="--json" in arguments)
     except BrokenPipeError:
         # What is still buffered has no reader: let it go, or the interpreter complains at its end.
@@ -48,6 +48,10 @@ def _readable(error: Exception) -> CommandError:
             return error
         case EdgedError():
             return error_of_exception(error)
+    if os.environ.get("EDGED_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
     what = f"{type(error).__name__}: {error}"
     return CommandError(
         f"unexpected: {what}", Exit.FAILED, hint="EDGED_DEBUG=1 shows where; please report it"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,6 +55,15 @@ def build_parser() -> Parser:
     _add_config(_add(commands, "config", "Show or check the configuration."))
     _add_completion(_add(commands, "completion", "Print a completion script for your shell.", json=False))
     return parser
+
+
+def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parser of every command, and of its actions after it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield command
+                yield from subcommands(command)
 
 
 def number(text: str) -> float:

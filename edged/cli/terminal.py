@@ -20,15 +20,19 @@ def harmless(text: str) -> str:
 
 
 class StatusLine:
-    """One line on stderr that is drawn over and erased again; silent where stderr is no terminal."""
+    """One line on stderr that is drawn over and erased again; silent where stderr is no terminal.
+
+    Attributes:
+        works: stderr is a terminal that can do this.
+    """
 
     def __init__(self) -> None:
-        self._works = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self.works = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._shown = False
 
     def show(self, text: str) -> None:
         """Replace the line's text."""
-        if self._works:
+        if self.works:
             width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
             sys.stderr.write(f"\r\x1b[K{text[: width - 1]}")
             sys.stderr.flush()
