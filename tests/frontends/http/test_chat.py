@@ -323,7 +323,7 @@ async def test_what_asks_for_nothing_passes(service: Service) -> None:
     assert (await service.chat(**neutral))[0] == 200
 
 
-INVALID: list[tuple[dict[str, Any], str]] = [
+INVALID: list[tuple[dict[str, Any], str | None]] = [
     ({"temprature": 1}, "temprature"),
     ({"id": "x"}, "id"),
     ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens"),

@@ -12,7 +12,9 @@ PATH = "/v1/completions"
 
 
 async def test_answer_in_one_piece(service: Service) -> None:
-    status, body, _ = await service.post(PATH, {"prompt": "Once", "best_of": 1, "suffix": None, "echo": False})
+    status, body, _ = await service.post(
+        PATH, {"prompt": "Once", "best_of": 1, "suffix": None, "echo": False}
+    )
     assert status == 200
     assert (body["id"], body["object"]) == ("cmpl-made-0", "text_completion")
     assert body["choices"] == [

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
-from edged.frontends.http import ConnectionLimits
 from tests.frontends.http.conftest import WAIT_SECONDS, FakeTicket, Service, chat_bytes, serving
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -230,8 +228,6 @@ async def test_log_tells_who_asked_and_nothing_of_the_text(service: Service) -> 
         await service.chat(messages=[{"role": "user", "content": "a secret"}])
         await service.session.get(service.url("/v1/nothing?key=secret"))
     lines = [event for event in events if event["event"] == "request"]
-    import os
-
     assert [(line["method"], line["path"], line["status"]) for line in lines] == [
         ("POST", "/v1/chat/completions", 200),
         ("GET", "/v1/nothing", 404),
@@ -260,7 +256,7 @@ async def test_stop_lets_running_answers_end(socket_dir: Path) -> None:
             raw.sendall(chat_bytes(stream=True))
             ticket = await submitted(service)
             stop = asyncio.create_task(service.frontend.stop(WAIT_SECONDS))
-            with pytest.raises(OSError):  # noqa: PT011
+            with pytest.raises(OSError):
                 await asyncio.to_thread(connect_until_refused, service.path)
             service.core.script.go_on.set()
             assert b"[DONE]" in await read_all(raw)
