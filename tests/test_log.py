@@ -70,10 +70,9 @@ def test_libraries_log_the_same_way(stream: TextIO) -> None:
 
 
 def test_warnings_are_logged(stream: TextIO) -> None:
-    log.configure("info", stream=stream)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        logging.captureWarnings(True)
+        log.configure("info", stream=stream)
         warnings.warn("old ways", DeprecationWarning, stacklevel=1)
 
     assert "old ways" in events(stream)[0]["event"]

@@ -214,6 +214,7 @@ def test_unknown_variable_gets_a_suggestion(variable_name: str, meant: str) -> N
         ("[limits]\nqueue = 64.0", "limits.queue = 64.0: must be a whole number from 1 to 10000"),
         ('[limits]\nqueue = "64"', 'limits.queue = "64": must be a whole number from 1 to 10000'),
         ("stop_seconds = nan", "stop_seconds = NaN: must be a number from 0 to 3600"),
+        ("stop_seconds = true", "stop_seconds = true: must be a number from 0 to 3600"),
         ("stop_seconds = inf", "stop_seconds = Infinity: must be a number from 0 to 3600"),
         ("log_level = 'loud'", 'log_level = "loud": must be "debug", "info", "warning" or "error"'),
         ("state_dir = 'var'", 'state_dir = "var": must be an absolute path'),

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import pytest
@@ -114,8 +116,8 @@ def test_without_socket_activation_there_are_none(environ: dict[str, str]) -> No
     assert listen_fds(environ) == []
 
 
-@pytest.mark.parametrize("kind", ["datagram", "not listening", "file"])
-def test_what_is_no_listener_is_refused(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["not listening", "sequenced packets", "file"])
+def test_what_is_no_listening_stream_is_refused(kind: str, tmp_path: Path) -> None:
     program = """
         import edged.systemd as systemd
         try:
@@ -123,13 +125,16 @@ def test_what_is_no_listener_is_refused(kind: str, tmp_path: Path) -> None:
         except ValueError as error:
             print(error)
     """
-    if kind == "file":
-        with (tmp_path / "file").open("w") as file:
-            result = run_with_fd(program, file.fileno(), {})
-    else:
-        with socket.socket(
-            socket.AF_UNIX, socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
-        ) as one:
-            result = run_with_fd(program, one.fileno(), {})
+    with ExitStack() as stack:
+        one: IO[str] | socket.socket
+        if kind == "file":
+            one = stack.enter_context((tmp_path / "file").open("w"))
+        elif kind == "not listening":
+            one = stack.enter_context(socket.socket(socket.AF_UNIX))
+        else:
+            one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            one.bind(str(tmp_path / "sock"))
+            one.listen()
+        result = run_with_fd(program, one.fileno(), {})
 
     assert result.stdout.startswith("descriptor 3 handed over by systemd is no "), result.stderr
