@@ -70,7 +70,7 @@ def _read(config_file: Path | None) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

@@ -288,7 +288,12 @@ def test_quantised_cache_goes_with_flash_attention_left_to_edged() -> None:
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [(b"a = 1\nb = = 2\n", "line 2, column 5"), (b"a = 1\nb = '\xff'\n", "line 2: is no UTF-8")],
+    [
+        (b"a = 1\nb = = 2\n", "line 2, column 5"),
+        (b"a = 1\nb = '\xff'\n", "line 2: is no UTF-8"),
+        (b"a = " + b"[" * 9999, "nested too deeply"),
+        (b"a = " + b"9" * 9999, "digits"),
+    ],
 )
 def test_broken_file_is_told_with_the_place(config: Path, text: bytes, place: str) -> None:
     config.write_bytes(text)
@@ -296,6 +301,14 @@ def test_broken_file_is_told_with_the_place(config: Path, text: bytes, place: st
 
     assert fault.startswith(f"{config}: ")
     assert place in fault
+
+
+def test_faults_hold_nothing_that_commands_a_terminal(config: Path) -> None:
+    config.write_text('"\\u001b[2J" = 1\n[http]\ntoken_file = "/a\\u0000"\n')
+    faults = faults_of(config, {"EDGED_DEVICE_ID": "\udcff", "EDGED_MODEL__CONTEXT": "[" * 9999})
+
+    assert len(faults) == 4
+    assert all(fault.isprintable() for fault in faults)
 
 
 def test_missing_file_is_told(config: Path) -> None:

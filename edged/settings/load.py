@@ -27,7 +27,7 @@ from edged.settings.keys import (
     toml,
     variable,
 )
-from edged.settings.schema import Layer, Settings, Source
+from edged.settings.schema import Layer, Settings, Source, is_absolute
 
 _NOT_SETTINGS = re.compile(r"EDGED_(SOCKET|CONFIG|TEST_.*)")
 _CREDENTIAL = "http_token"
@@ -45,8 +45,8 @@ class SettingsError(Exception):
     """
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+        self.faults = [_printable(fault) for fault in faults]
+        super().__init__("\n".join(self.faults))
 
 
 def load(config: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -87,7 +87,9 @@ class _Loading:
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             self.faults.append(f"{self.config}: line {line}: is no UTF-8")
-        except tomllib.TOMLDecodeError as error:
+        except RecursionError:
+            self.faults.append(f"{self.config}: is nested too deeply")
+        except ValueError as error:
             self.faults.append(f"{self.config}: is no TOML: {error}")
         else:
             http = tree.get("http")
@@ -131,7 +133,7 @@ class _Loading:
             given = next(
                 (layer.get("http.token_file") for layer in self.layers if layer.has("http.token_file")), None
             )
-            if not isinstance(given, str) or not (path := Path(given)).is_absolute():
+            if not isinstance(given, str) or not is_absolute(path := Path(given)):
                 return
             source = "file"
         self.token_from = str(path)
@@ -188,7 +190,7 @@ def _read_value(text: str) -> Any:
     """Read a value as TOML has it; what is none is text, so that quotes may be left out."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return table["value"] if len(table) == 1 else text
 
@@ -196,6 +198,11 @@ def _read_value(text: str) -> Any:
 def _shown(value: Any) -> str:
     text = toml(value)
     return f" = {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…'}"
+
+
+def _printable(text: str) -> str:
+    """Escape what would command a terminal, or is no UTF-8."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _hint(names: Iterable[str]) -> str:

@@ -44,7 +44,8 @@ def _path(value: object) -> object:
     return Path(value) if isinstance(value, str) else value
 
 
-def _is_absolute(path: Path) -> bool:
+def is_absolute(path: Path) -> bool:
+    """Say whether the system can take `path` for an absolute one."""
     return path.is_absolute() and "\0" not in str(path)
 
 
@@ -84,7 +85,7 @@ Seconds = Annotated[float, Field(ge=0.1, le=MAX_SECONDS)]
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$"), Allowed("1 to 64 characters of A-Z a-z 0-9 _ . -")
 ]
-AbsolutePath = Annotated[Path, BeforeValidator(_path), _must(_is_absolute), Allowed("an absolute path")]
+AbsolutePath = Annotated[Path, BeforeValidator(_path), _must(is_absolute), Allowed("an absolute path")]
 SocketPath = Annotated[
     AbsolutePath,
     _must(lambda path: len(bytes(path)) <= MAX_SOCKET_PATH_BYTES),
