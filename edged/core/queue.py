@@ -24,8 +24,9 @@ class FairQueue:
         self._clock = clock
         self._waiting: dict[Ticket, float] = {}  # to the time of arrival, in order of arrival
         self._active: dict[tuple[str, ...], int] = {}  # tickets waiting or running, by client and by user
-        self._served: dict[tuple[str, ...], float] = {}  # tokens, by client and by user
-        self._charged: dict[Ticket, float] = {}  # tokens counted in advance for those that were taken
+        self._served: dict[tuple[str, ...], float] = {}  # tokens of ended requests, by client and by user
+        self._lent: dict[tuple[str, ...], float] = {}  # expected tokens of running ones
+        self._costs: dict[Ticket, float] = {}  # of those that were taken
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -39,36 +40,40 @@ class FairQueue:
             if party not in self._active:
                 siblings = [p for p in self._active if len(p) == len(party) and p[:-1] == party[:-1]]
                 self._served[party] = min((self._served[p] for p in siblings), default=0.0)
+                self._lent[party] = 0.0
             self._active[party] = self._active.get(party, 0) + 1
         self._waiting[ticket] = self._clock()
 
     def take(self, eligible: Callable[[Ticket], bool], cost: Callable[[Ticket], float]) -> Ticket | None:
-        """Return the next ticket that may run now and charge its cost in tokens; None if there is none."""
+        """Return the next ticket that may run now, None if there is none; `cost` says its expected tokens."""
         now = self._clock()
         ticket = min(filter(eligible, self._waiting), key=lambda t: self._rank(t, now), default=None)
         if ticket is not None:
             del self._waiting[ticket]
-            self._charged[ticket] = cost(ticket)
-            self._charge(ticket, self._charged[ticket])
+            self._costs[ticket] = cost(ticket)
+            for party in _parties(ticket):
+                self._lent[party] += self._costs[ticket]
         return ticket
 
     def leave(self, ticket: Ticket, used: float) -> None:
-        """Forget a ticket that has ended, waiting or taken, and charge the tokens that it really used."""
+        """Forget a ticket that has ended, waiting or taken, and count the tokens that it really used."""
         self._waiting.pop(ticket, None)
-        self._charge(ticket, used - self._charged.pop(ticket, 0.0))
+        expected = self._costs.pop(ticket, 0.0)
         for party in _parties(ticket):
+            self._lent[party] -= expected
+            self._served[party] += used
             self._active[party] -= 1
             if not self._active[party]:
-                del self._active[party], self._served[party]
-
-    def _charge(self, ticket: Ticket, tokens: float) -> None:
-        for party in _parties(ticket):
-            self._served[party] += tokens
+                del self._active[party], self._served[party], self._lent[party]
 
     def _rank(self, ticket: Ticket, now: float) -> tuple[float, ...]:
         age = now - self._waiting[ticket]
         level = min(_LEVELS["high"], _LEVELS[ticket.request.priority] + age // AGEING_SECONDS)
-        return (-level, *(self._served[party] for party in _parties(ticket)), self._waiting[ticket])
+        return (
+            -level,
+            *(self._served[party] + self._lent[party] for party in _parties(ticket)),
+            self._waiting[ticket],
+        )
 
 
 def _parties(ticket: Ticket) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -12,11 +12,13 @@ from typing import Any
 
 import structlog
 
+from edged.core import status
 from edged.core.admission import answer_tokens, check_size
 from edged.core.queue import FairQueue
 from edged.core.registry import Registry
 from edged.core.sessions import Session, SessionKey, Sessions, conversation
 from edged.core.speed import Speed
+from edged.core.status import ModelInfo, Phase
 from edged.core.ticket import Ticket
 from edged.engine.client import Engine
 from edged.engine.generation import Generation
@@ -88,6 +90,25 @@ class Core:
     def running(self) -> int:
         """Return how many requests are being computed."""
         return len(self._running)
+
+    @property
+    def phase(self) -> Phase:
+        """Return what the daemon is doing in one word."""
+        return status.phase(self)
+
+    @property
+    def ready(self) -> bool:
+        """Say whether a request would be computed now."""
+        return self.phase == "ready"
+
+    @property
+    def model(self) -> ModelInfo | None:
+        """Return the model that is loaded, or being loaded."""
+        return status.model(self)
+
+    def status(self) -> dict[str, Any]:
+        """Return the daemon's state as an operator sees it."""
+        return status.status(self)
 
     async def submit(self, request: Request, client: Client) -> Admitted:
         """Let a request in.
@@ -286,8 +307,9 @@ class Core:
                     raise
             if ticket.prompt is None or not left:
                 return
-            answer = ticket.request.max_tokens or limits.max_tokens_default
-            excess = len(ticket.prompt) + answer - self.engine.context
+            # Old turns are worth more than a long answer that nobody asked for.
+            default = min(limits.max_tokens_default, self.engine.context // 4)
+            excess = len(ticket.prompt) + (ticket.request.max_tokens or default) - self.engine.context
             if excess <= 0:
                 return
             # Bytes tell about how many turns make up for the excess; the next round counts tokens again.

@@ -196,7 +196,9 @@ class Ticket:
         self._changed.set()
 
     def on_delta(self, delta: Delta) -> None:
-        """Take text, and the end."""
+        """Take text, and the end; nothing more once it has ended."""
+        if self.terminal is not None:
+            return
         if delta.tokens:
             now = time.monotonic()
             self._clock.first_token = self._clock.first_token or now
@@ -210,7 +212,8 @@ class Ticket:
 
     def on_failed(self, error: EdgedError) -> None:
         """Take the engine's word that there will be no answer."""
-        self.fail(error)
+        if self.terminal is None:
+            self.fail(error)
 
     # --- frames ---
 

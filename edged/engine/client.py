@@ -6,15 +6,17 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from edged.engine.generation import Generation
 from edged.engine.messages import Cancel, Delta, Generate, Message, Prepare, Prepared, Ready, Refused, Step
-from edged.engine.plan import EnginePlan
 from edged.engine.supervisor import COMMAND, State, Supervisor
 from edged.errors import EdgedError, ErrorCode
+
+if TYPE_CHECKING:
+    from edged.engine.plan import EnginePlan
 
 _log = structlog.get_logger(__name__)
 

@@ -52,8 +52,9 @@ _FLASH_ATTENTION = {
     False: _lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
 _ATTR_UNKNOWN, _ATTR_CONTROL, _ATTR_USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
-_LOG_LEVELS = {1: "debug", 2: "debug", 3: "warning", 4: "error"}  # llama.cpp's info is chatter to an operator
-_LOG_CONTINUED = 5
+# llama.cpp's info is chatter to an operator, and its debug (thousands of lines a decode) is for its authors.
+_LOG_LEVELS = {2: "debug", 3: "warning", 4: "error"}
+_LOG_DEBUG, _LOG_CONTINUED = 1, 5
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: the library would draw a seed of its own
 _REPEAT_WINDOW = 64  # llama.cpp's default for repeat_last_n
 
@@ -76,6 +77,8 @@ class _Log:
     def _on_log(self, level: int, text: bytes, _user_data: object) -> None:
         if level != _LOG_CONTINUED:
             self._level = level
+        if self._level == _LOG_DEBUG:
+            return
         self._text += text.decode(errors="replace")
         while "\n" in self._text:
             line, self._text = self._text.split("\n", 1)

@@ -52,6 +52,8 @@ EXIT_SECONDS = 2.0  # from the end of the messages to the end of the process
 HEARTBEAT_GRACE_SECONDS = 10.0  # the engine's heartbeat at rest comes every 5 s
 LOAD_STALL_SECONDS = 180.0  # a cold card of 10 MB/s reads 1.8 GB in that time
 BACK_OFF_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+STEPS_OF_PATIENCE = 10
+FADING = 0.98
 FAILED_RETRY_SECONDS = 5.0  # a model that can't be loaded is looked at again: its file may have come
 SETTLED_SECONDS = 60.0  # a life that lasts longer forgives the deaths before it
 
@@ -86,7 +88,8 @@ class Supervisor:
         pid: the process, while there is one.
         restarts: how often a process was started after the first.
         load_progress: the share of the model that is loaded, while it is loading.
-        stall_seconds: an engine that owes an answer and is silent for so long is killed.
+        stall_seconds: an engine that owes an answer and is silent for so long is killed, unless it has
+            been slow before.
 
     Args:
         plan: says what to load; raises EdgedError when nothing can be.
@@ -118,6 +121,7 @@ class Supervisor:
         self._deaths = 0  # in a row, none of them settled
         self._ready_at: float | None = None
         self._heard_at = 0.0
+        self._longest_step = 0.0  # seconds between messages while an answer was due; fades
         self._writer: asyncio.StreamWriter | None = None
         self._wake = asyncio.Event()
 
@@ -192,6 +196,7 @@ class Supervisor:
         self.pid = process.pid
         self.restarts += 1
         self._ready_at = None
+        self._longest_step = 0.0
         self.load_progress = 0.0
         self._heard_at = time.monotonic()
         reader, self._writer = await asyncio.open_connection(sock=ours)
@@ -229,7 +234,10 @@ class Supervisor:
                 return
             if not data:
                 return
-            self._heard_at = time.monotonic()
+            now = time.monotonic()
+            if self._ready_at is not None and self._listener.is_waiting():
+                self._longest_step = max(now - self._heard_at, FADING * self._longest_step)
+            self._heard_at = now
             for message in messages:
                 self._take(message)
 
@@ -261,7 +269,10 @@ class Supervisor:
     def _patience(self) -> float:
         if self._ready_at is None:
             return LOAD_STALL_SECONDS
-        return self.stall_seconds + (0 if self._listener.is_waiting() else HEARTBEAT_GRACE_SECONDS)
+        if not self._listener.is_waiting():
+            return self.stall_seconds + HEARTBEAT_GRACE_SECONDS
+        # A machine that others keep busy is slow, not hung.
+        return max(self.stall_seconds, min(STEPS_OF_PATIENCE * self._longest_step, LOAD_STALL_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)

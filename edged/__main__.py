@@ -1,0 +1,64 @@
+"""`edged`: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from edged import __version__, log, paths
+from edged.errors import EdgedError
+from edged.settings import SettingsError, load
+
+WRONG_CONFIGURATION = os.EX_CONFIG  # 78: the unit does not restart on it
+CANNOT_START = 1
+
+
+def main() -> None:
+    """Run the daemon until a signal ends it, and exit with what became of it."""
+    sys.exit(_run(_arguments()))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="edged",
+        description="Answer prompts with a local language model, on a Unix socket.",
+        epilog="SIGHUP reads the configuration again, SIGTERM stops gracefully, a second one at once. "
+        f"Exit codes: 0 stopped as asked, {CANNOT_START} could not start, {WRONG_CONFIGURATION} wrong configuration.",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration (default: $EDGED_CONFIG, then /etc/edged/edged.toml)",
+    )
+    parser.add_argument("--version", action="version", version=f"edged {__version__}")
+    return parser.parse_args()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = arguments.config or paths.config()
+    try:
+        settings = load(config)
+    except SettingsError as error:
+        for fault in error.faults:
+            print(f"edged: {fault}", file=sys.stderr)  # noqa: T201
+        return WRONG_CONFIGURATION
+    log.configure(settings.log_level)
+    from edged.app import App  # after the settings are known to be good: it takes a while to import
+
+    async def serve() -> None:
+        await App(settings, config).run()
+
+    try:
+        asyncio.run(serve())
+    except EdgedError as error:
+        print(f"edged: {error.message}", file=sys.stderr)  # noqa: T201
+        return CANNOT_START
+    return 0
+
+
+if __name__ == "__main__":
+    main()

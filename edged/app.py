@@ -1,0 +1,161 @@
+"""The daemon: its layers started in order, and stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from edged import __version__, log, paths
+from edged.core import Core
+from edged.engine.client import Engine
+from edged.engine.plan import Planner
+from edged.errors import EdgedError, ErrorCode
+from edged.frontends.http import HttpFrontend
+from edged.settings import Settings, SettingsError, changes, load, reloaded
+from edged.systemd import Notifier, listen_fds
+
+_log = structlog.get_logger(__name__)
+
+# What handlers need to write their last frames once the core has ended their requests.
+LAST_FRAMES_SECONDS = 1.0
+
+
+class App:
+    """One daemon.
+
+    Args:
+        settings: as read at start.
+        config: the file that they came from, read again on SIGHUP.
+    """
+
+    def __init__(self, settings: Settings, config: Path | None) -> None:
+        self._settings = settings
+        self._config = config
+        self._notifier = Notifier.from_environment()
+        planner = Planner(settings)
+        self._engine = Engine(planner.plan, stall_seconds=settings.watch.liveness.engine_seconds)
+        self._core = Core(settings, self._engine)
+        self._http = HttpFrontend(core=self._core, settings=settings)
+        self._stop = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; a second one ends the graceful stop.
+
+        Raises:
+            EdgedError: the daemon can't start; with the remedy.
+        """
+        async with AsyncExitStack() as stack:
+            stack.enter_context(_state_directory(self._settings.state_dir))
+            stack.enter_context(self._signals())
+            engine = asyncio.create_task(self._engine.run(), name="engine")
+            stack.push_async_callback(_cancelled, engine)
+            await self._http.start(listen_fds())
+            stack.push_async_callback(self._stop_serving)
+            _log.info("edged has started", version=__version__, pid=os.getpid())
+            self._notifier.ready("serving")
+            stopped = asyncio.create_task(self._stop.wait(), name="stop")
+            await asyncio.wait([stopped, engine], return_when=asyncio.FIRST_COMPLETED)
+            if engine.done():
+                engine.result()  # a fault of ours in the supervisor: better to start anew than to live without
+
+    async def _stop_serving(self) -> None:
+        self._notifier.stopping("ending what runs")
+        _log.info("stopping", running=self._core.running, budget_seconds=self._settings.stop_seconds)
+        budget = self._core.settings.stop_seconds
+        graceful = asyncio.gather(self._core.stop(budget), self._http.stop(budget + LAST_FRAMES_SECONDS))
+        at_once = asyncio.create_task(self._stop_at_once.wait())
+        ends: list[asyncio.Future[Any]] = [graceful, at_once]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        at_once.cancel()
+        if graceful.done():
+            graceful.result()
+        else:
+            _log.warning("stopping at once")
+            await _cancelled(graceful)
+            await self._core.stop(0)
+            await self._http.stop(0)
+        _log.info("edged has stopped")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        handlers = {
+            signal.SIGTERM: self._ask_to_stop,
+            signal.SIGINT: self._ask_to_stop,
+            signal.SIGHUP: self._reload,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def _ask_to_stop(self) -> None:
+        (self._stop_at_once if self._stop.is_set() else self._stop).set()
+
+    def _reload(self) -> None:
+        """Take over what has changed in the settings; what can't be is named."""
+        self._notifier.reloading()
+        try:
+            new = load(self._config)
+        except SettingsError as error:
+            for fault in error.faults:
+                _log.error("the settings stay as they are", fault=fault)
+        else:
+            for change in changes(self._core.settings, new):
+                outcome = "changed" if change.reloadable else "needs a restart"
+                _log.info("setting", key=change.key, old=change.old, new=change.new, outcome=outcome)
+            settings = reloaded(self._core.settings, new)
+            log.set_level(settings.log_level)
+            self._core.reload(settings)
+            self._http.reload(settings)
+        self._notifier.ready("serving")
+
+
+async def _cancelled(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@contextlib.contextmanager
+def _state_directory(path: Path) -> Iterator[None]:
+    """Make the state directory and hold it for this daemon alone.
+
+    Raises:
+        EdgedError: it can't be made, or another daemon holds it.
+    """
+    with ExitStack() as stack:
+        try:
+            paths.models_dir(path).mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((path / "lock").open("a+"))
+        except OSError as error:
+            raise EdgedError(
+                ErrorCode.NOT_ALLOWED,
+                f"the state directory {path} can't be used: {error.strerror}; set state_dir to one that can",
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise EdgedError(
+                ErrorCode.NOT_ALLOWED,
+                f"another edged (pid {lock.read().strip() or 'unknown'}) uses the state directory {path}; "
+                "stop it, or give this one a state_dir of its own",
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield

@@ -1,0 +1,140 @@
+"""The daemon's state as an operator sees it: the JSON of /v1/status."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import psutil
+
+from edged import __version__
+
+if TYPE_CHECKING:
+    from edged.core.service import Core
+    from edged.engine.client import Engine
+
+Phase = Literal["starting", "ready", "degraded", "stopping"]
+
+
+class ModelInfo(NamedTuple):
+    """The model that is served.
+
+    Attributes:
+        name: what requests call it.
+        created: unix time of its file.
+        context: tokens of one request.
+        facts: what the file says of itself.
+    """
+
+    name: str
+    created: int
+    context: int
+    facts: dict[str, Any]
+
+
+def phase(core: Core) -> Phase:
+    """Return what the daemon is doing in one word."""
+    if core.stopping:
+        return "stopping"
+    if core.engine.is_ready:
+        return "ready"
+    return "degraded" if core.engine.state in ("failed", "restarting") else "starting"
+
+
+def model(core: Core) -> ModelInfo | None:
+    """Return the model that is loaded, or being loaded."""
+    plan = core.engine.plan
+    if plan is None:
+        return None
+    facts = plan.facts
+    return ModelInfo(
+        name=plan.name,
+        created=int(plan.created),
+        context=core.engine.context or plan.load.context,
+        facts={
+            "name": plan.name,
+            "file": plan.file,
+            "architecture": facts.architecture,
+            "quantisation": facts.quantisation,
+            "parameters": facts.n_params,
+            "context": core.engine.context or plan.load.context,
+            "sequences": plan.load.sequences,
+            "kv_type": plan.load.kv_type,
+            "template": core.engine.ready.template if core.engine.ready else None,
+            "size_bytes": facts.file_bytes,
+        },
+    )
+
+
+def status(core: Core) -> dict[str, Any]:
+    """Return the whole state; null where something is not known."""
+    limits = core.settings.limits
+    info = model(core)
+    return {
+        "version": __version__,
+        "phase": phase(core),
+        "reason": core.engine.supervisor.reason,
+        "device_id": core.settings.device_id,
+        "uptime_seconds": round(time.monotonic() - core.started, 1),
+        "pid": os.getpid(),
+        "model": info.facts if info else None,
+        "engine": _engine(core.engine),
+        "requests": {
+            "queued": len(core.queue),
+            "running": core.running,
+            "accepted_total": core.counters.accepted,
+            "done_total": core.counters.done,
+            "failed_total": core.counters.failed,
+            "cancelled_total": core.counters.cancelled,
+        },
+        "speed": {
+            "prompt_tokens_per_second": _rounded(core.speed.prompt_tokens_per_second),
+            "tokens_per_second": _rounded(core.speed.tokens_per_second),
+        },
+        "sessions": len(core.sessions),
+        "memory": {
+            "daemon_bytes": _resident(os.getpid()),
+            "engine_bytes": _resident(core.engine.supervisor.pid),
+            "available_bytes": psutil.virtual_memory().available,
+        },
+        "limits": {
+            "queue": limits.queue,
+            "per_client": limits.per_client,
+            "max_prompt_bytes": limits.max_prompt_bytes,
+            "max_tokens": limits.max_tokens,
+            "context": info.context if info else None,
+        },
+    }
+
+
+def _engine(engine: Engine) -> dict[str, Any]:
+    supervisor, plan = engine.supervisor, engine.plan
+    load = plan.load if plan else None
+    return {
+        "state": supervisor.state,
+        "pid": supervisor.pid,
+        "restarts": max(0, supervisor.restarts),
+        "library": plan.library if plan else None,
+        "threads": load.threads if load else None,
+        "threads_batch": load.threads_batch if load else None,
+        "repack": load.repack if load else None,
+        "repack_reason": plan.repack_reason if plan else None,
+        "flash_attention": load.flash_attention if load else None,
+        "deterministic": load.deterministic if load else None,
+        "load_progress": supervisor.load_progress,
+        "notes": list(plan.notes) if plan else [],
+    }
+
+
+def _resident(pid: int | None) -> int | None:
+    if pid is None:
+        return None
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 2) if value is not None else None

@@ -1,0 +1,93 @@
+"""A core whose engine is a fake that the tests drive by hand.
+
+The fake has the interface of edged.engine.client.Engine. It stands in so that order, limits and sessions
+can be tested without the chance of a real model's speed; the real engine under the same core is tested
+in tests/e2e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edged.core import Core
+from edged.engine.client import Engine
+from edged.engine.generation import Generation
+from edged.engine.messages import Delta
+from edged.errors import EdgedError
+from edged.protocol import Client
+from edged.settings import Settings
+
+ALICE = Client("alice", "socket")
+BOB = Client("bob", "socket")
+
+
+class FakeEngine:
+    """Counts words as tokens and answers when it is told to."""
+
+    def __init__(self, slots: int = 1, context: int = 100) -> None:
+        self.plan = SimpleNamespace(load=SimpleNamespace(sequences=slots))
+        self.context = context
+        self.is_ready = True
+        self.state = "ready"
+        self.supervisor = SimpleNamespace(reason=None, stall_seconds=0.0)
+        self.on_change: Callable[[], None] = lambda: None
+        self.prepared: list[Any] = []
+        self.running: list[Generation] = []
+        self.started: list[str] = []
+        self.refuse: EdgedError | None = None
+
+    async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> list[int]:
+        if self.refuse:
+            raise self.refuse
+        self.prepared.append(messages if raw is None else raw)
+        words = " ".join(m["content"] for m in messages or ()) if raw is None else raw
+        return list(range(len(words.split())))
+
+    def generate(self, generation: Generation) -> None:
+        self.running.append(generation)
+        self.started.append(cast(Any, generation.watcher).id)
+
+    def cancel(self, generation: Generation) -> None:
+        if generation in self.running:
+            self.running.remove(generation)
+            generation.watcher.on_delta(Delta(0, [], "", [], "cancelled"))
+
+    def say(self, text: str, generation: Generation | None = None, *, finish: str | None = None) -> None:
+        """Let a generation (the oldest by default) produce a token."""
+        generation = generation or self.running[0]
+        generation.produced.append(1)
+        if finish:
+            self.running.remove(generation)
+        generation.watcher.on_delta(Delta(0, [1], text, [], cast(Any, finish)))
+
+    def answer(self, text: str = "yes") -> None:
+        """Let the oldest generation end with a text."""
+        self.say(text, finish="stop")
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+MakeCore = Callable[..., Core]
+
+
+@pytest.fixture
+def make_core(engine: FakeEngine, tmp_path: Any) -> MakeCore:
+    """Return a function that makes a core with settings' tables as given."""
+
+    def make(**tables: Any) -> Core:
+        settings = Settings(device_id="d", state_dir=tmp_path, runtime_dir=tmp_path, **tables)
+        return Core(settings, cast(Engine, engine))
+
+    return make
+
+
+@pytest.fixture
+def core(make_core: MakeCore) -> Core:
+    return make_core()

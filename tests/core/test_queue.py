@@ -1,0 +1,100 @@
+"""Order in the queue: priority, ageing, fairness."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.core.queue import AGEING_SECONDS, FairQueue
+from edged.core.ticket import Ticket
+from edged.protocol import Client
+
+
+class FakeTicket(SimpleNamespace):
+    """What the queue looks at in a ticket."""
+
+    __hash__ = object.__hash__
+
+
+def ticket(client: str, priority: str = "normal", user: str = "", cost: float = 1.0) -> Ticket:
+    fake = FakeTicket(
+        client=Client(client, "socket", user), request=SimpleNamespace(priority=priority), cost=cost
+    )
+    return cast(Ticket, fake)
+
+
+def cost(t: Any) -> float:
+    return float(t.cost)
+
+
+def take(queue: FairQueue) -> Ticket | None:
+    return queue.take(lambda _: True, cost)
+
+
+def test_low_priority_is_served_once_it_has_aged() -> None:
+    now = [0.0]
+    queue = FairQueue(lambda: now[0])
+    low = ticket("a", "low")
+    queue.put(low)
+    for _ in range(3):
+        queue.put(ticket("b", "high"))
+    assert take(queue) is not low
+    now[0] = 2 * AGEING_SECONDS
+    assert take(queue) is low
+
+
+def test_a_client_that_comes_back_has_saved_nothing_up() -> None:
+    queue = FairQueue()
+    for _ in range(10):
+        queue.put(ticket("busy", cost=100))
+    for _ in range(5):
+        taken = take(queue)
+        assert taken is not None
+        queue.leave(taken, 100)
+    for _ in range(5):
+        queue.put(ticket("new", cost=100))
+    order = []
+    while taken := take(queue):
+        order.append(taken.client.name)
+    assert order[:4].count("busy") == 2
+
+
+def test_what_was_charged_and_not_used_is_given_back() -> None:
+    queue = FairQueue()
+    short, long = ticket("a", cost=1000), ticket("b", cost=10)
+    for t in (short, long, ticket("a"), ticket("b")):
+        queue.put(t)
+    assert take(queue) is short
+    queue.leave(short, used=1)
+    assert take(queue) is long
+    third = take(queue)
+    assert third is not None
+    assert third.client.name == "a"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["low", "normal", "high"])), max_size=30),
+    st.data(),
+)
+def test_every_ticket_is_taken_once_and_nothing_is_left_behind(
+    tickets: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    now = [0.0]
+    queue = FairQueue(lambda: now[0])
+    waiting = [ticket(client, priority, user=client * 2) for client, priority in tickets]
+    for t in waiting:
+        now[0] += data.draw(st.floats(0, 100))
+        queue.put(t)
+    taken = []
+    while (t := take(queue)) is not None:
+        taken.append(t)
+        queue.leave(t, 1)
+    assert set(taken) == set(waiting)
+    assert len(taken) == len(waiting)
+    assert not queue._active
+    assert not queue._served
+    assert not queue._lent
+    assert not queue._costs
