@@ -27,8 +27,9 @@ elif ! "$python" -c 'import sys; sys.exit(sys.maxsize < 2**32)'; then
 elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     complain "Python's venv module is missing: apt install python3-venv"
 fi
-command -v cc >/dev/null && command -v c++ >/dev/null ||
+if ! command -v cc >/dev/null || ! command -v c++ >/dev/null; then
     complain "a C and C++ compiler is missing: apt install build-essential"
+fi
 if [ ! -e $venv ]; then
     free=$(df -Pm . | awk 'NR == 2 { print $4 }')
     [ "$free" -ge $need_megabytes ] || complain "it wants $need_megabytes MB of disk, and $free MB are free in $PWD"
