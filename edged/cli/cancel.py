@@ -16,5 +16,5 @@ def run(args: Namespace) -> Exit:
     if args.json:
         print_json(outcome)
     else:
-        print(f"{outcome['id']}: {outcome['state']}")
+        print(f"{outcome['id']}: {'over' if outcome['state'] == 'finished' else 'cancelled'}")
     return Exit.OK

@@ -70,10 +70,10 @@ def _list(args: Namespace, settings: Settings) -> None:
 def _loaded_file(args: Namespace) -> str | None:
     """Return the name of the file that the daemon has loaded, None if it has none or is not there."""
     try:
-        model = Daemon.of(args).get("/v1/status", timeout=2.0)["model"]
+        status = Daemon.of(args).get("/v1/status", timeout=2.0)
     except CommandError:
         return None
-    return Path(model["file"]).name if model else None
+    return Path(status["model"]["file"]).name if status["model"] and status["phase"] == "ready" else None
 
 
 def _fetch(args: Namespace, settings: Settings) -> None:

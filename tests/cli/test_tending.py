@@ -76,7 +76,7 @@ def test_status_as_json(edgectl: Run, daemon: SmallDaemon) -> None:
 
 def test_cancel(edgectl: Run, daemon: SmallDaemon) -> None:
     daemon.routes["DELETE /v1/requests/job:1"] = lambda exchange: exchange.reply(
-        {"id": "job:1", "state": "finished"}
+        {"id": "job:1", "state": "running"}
     )
     daemon.routes["DELETE /v1/requests/job:2"] = lambda exchange: exchange.refuse(
         404, "invalid", "you have no request job:2"
@@ -84,9 +84,9 @@ def test_cancel(edgectl: Run, daemon: SmallDaemon) -> None:
 
     assert (edgectl("cancel", "job:1").returncode, edgectl("cancel", "job:1").stdout) == (
         0,
-        b"job:1: finished\n",
+        b"job:1: cancelled\n",
     )
-    assert json.loads(edgectl("cancel", "job:1", "--json").stdout) == {"id": "job:1", "state": "finished"}
+    assert json.loads(edgectl("cancel", "job:1", "--json").stdout) == {"id": "job:1", "state": "running"}
     unknown = edgectl("cancel", "job:2")
     assert (unknown.returncode, b"you have no request job:2" in unknown.stderr) == (1, True)
 
