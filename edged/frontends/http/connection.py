@@ -130,7 +130,7 @@ class Connection(web.RequestHandler):
             self._turn_away(transport)
             return
         super().connection_made(transport)
-        # Writing waits until the kernel has everything, so that tokens are joined behind a slow reader.
+        # Whatever the kernel does not take at once counts: tokens are joined, and the write timeout runs.
         transport.set_write_buffer_limits(high=0)
         self._identify(transport)
         self._connected = transport

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -26,7 +27,7 @@ from edged.frontends.http.context import ORIGIN, REQUEST_ID, connection_of
 from edged.frontends.http.generation import complete
 from edged.frontends.http.models import ModelHandlers, fetch_model
 from edged.frontends.http.openai_errors import http_error
-from edged.frontends.http.sockets import SocketFile, listen_tcp, listen_unix
+from edged.frontends.http.sockets import BACKLOG, SocketFile, listen_tcp, listen_unix
 from edged.frontends.http.status import StatusHandlers
 from edged.frontends.http.wire import Wire
 from edged.protocol import valid_request_id
@@ -68,22 +69,13 @@ class HttpFrontend:
         Raises:
             EdgedError: a socket can't be made; with the remedy.
         """
-        settings = self._settings
-        listening = list(sockets)
-        if not listening:
-            path = settings.socket.path
-            listening.append(
-                listen_unix(path, mode=int(settings.socket.mode, 8), group=settings.socket.group)
-            )
-            self._file = SocketFile(path)
-            if settings.http.address:
-                listening += listen_tcp(*settings.http.address)
+        listening = sockets or self._listen()
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         self._watch = HangUpWatch(loop)
         for sock in listening:
             kind = UnixConnection if sock.family == socket.AF_UNIX else TcpConnection
-            self._listeners.append(await loop.create_server(self._factory(kind), sock=sock))
+            self._listeners.append(await loop.create_server(self._factory(kind), sock=sock, backlog=BACKLOG))
             _log.info("listening", address=sock.getsockname())
 
     def reload(self, settings: Settings) -> None:
@@ -98,13 +90,25 @@ class HttpFrontend:
         if self._file is not None:
             self._file.remove()
         if (server := self._runner.server) is not None:
-            server.pre_shutdown()
             # It waits twice as long: for the handlers, then for their connections.
             await server.shutdown(max(grace / 2, 0.01))
         await self._runner.cleanup()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+    def _listen(self) -> list[socket.socket]:
+        """Make the sockets of the settings: all of them or none."""
+        table, address = self._settings.socket, self._settings.http.address
+        listening = listen_tcp(*address) if address else []
+        try:
+            listening.append(listen_unix(table.path, mode=int(table.mode, 8), group=table.group))
+        except BaseException:
+            for sock in listening:
+                sock.close()
+            raise
+        self._file = SocketFile(table.path)
+        return listening
 
     def _factory(self, kind: type[Connection]) -> Callable[[], Connection]:
         server, watch = self._runner.server, self._watch
@@ -165,7 +169,9 @@ class HttpFrontend:
             response = http_error(error).response()
             status = response.status
         finally:
-            _log.info(
+            # What only looks and finds is asked again and again: an SD card need not hold that.
+            log = _log.debug if request.method == "GET" and status < HTTPStatus.BAD_REQUEST else _log.info
+            log(
                 "request",
                 method=request.method,
                 path=request.rel_url.raw_path[:_LOGGED_PATH_CHARACTERS],

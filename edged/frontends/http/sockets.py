@@ -23,7 +23,7 @@ def listen_unix(path: Path, *, mode: int, group: str | None) -> socket.socket:
     Raises:
         EdgedError: `invalid` or `not_allowed`, naming the path and the remedy.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
         umask = os.umask(0o177)
@@ -57,7 +57,6 @@ def listen_tcp(host: str, port: int) -> list[socket.socket]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
             listeners.append(socket.create_server(address[:2], family=family, backlog=BACKLOG))
-            listeners[-1].setblocking(False)
     except OSError as error:
         for listener in listeners:
             listener.close()

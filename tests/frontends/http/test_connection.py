@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import socket
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,17 @@ async def test_body_that_ends_early_is_refused_at_once(service: Service) -> None
     assert "ended before the body" in error_of(answer)["message"]
 
 
+async def test_body_that_ends_while_it_is_read_is_refused_at_once(service: Service) -> None:
+    head, _, body = chat_bytes().partition(b"\r\n\r\n")
+    with service.connect() as raw:
+        raw.sendall(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        await read_until(raw, b"100 Continue\r\n\r\n")
+        raw.sendall(body[:5])
+        raw.shutdown(socket.SHUT_WR)
+        answer = await read_all(raw)
+    assert "ended before the body" in error_of(answer)["message"]
+
+
 async def test_other_connections_outlive_a_hang_up(service: Service) -> None:
     """The hang-up watch must not take a reused descriptor for the closed one."""
     for _ in range(20):
@@ -147,6 +159,11 @@ async def test_headers_that_do_not_come_end_the_connection(short_service: Servic
         answer = await read_all(raw)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert "0.05 seconds" in error_of(answer)["message"]
+
+
+async def test_connection_without_a_request_is_ended(short_service: Service) -> None:
+    with short_service.connect() as raw:
+        assert (await read_all(raw)).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_second_requests_headers_have_the_same_time(short_service: Service) -> None:
@@ -183,6 +200,21 @@ async def test_client_that_does_not_read_is_given_up(short_service: Service) -> 
         ticket = await submitted(service)
         await happens(ticket.cancelled)
     assert len(ticket.taken) < 50, "frames were taken though the client took none"
+
+
+async def test_client_that_does_not_read_the_rest_of_a_whole_answer_is_given_up(
+    short_service: Service,
+) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX)
+    with near, far:
+        near.setblocking(False)
+        kernel_takes = near.send(bytes(10_000_000))
+    short_service.core.script.pieces = ["x" * (kernel_takes + 30_000)]
+    with short_service.connect() as raw:
+        raw.sendall(chat_bytes())
+        poll = select.poll()
+        poll.register(raw, 0)
+        assert await asyncio.to_thread(poll.poll, WAIT_SECONDS * 1000), "the connection is still open"
 
 
 async def test_slow_reader_gets_everything(service: Service) -> None:
