@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from edged.errors import EdgedError
 from edged.models.ggml import FILE_TYPES
 from edged.models.header import MAX_KEPT_ITEMS, Tensor, Value, read_header
 from edged.models.store import unavailable
+
+_MAX_NUMBER = (1 << 31) - 1
+_UNNAMED = _MAX_NUMBER  # a file type that no file has
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class _Metadata:
 
     def _quantisation(self, tensors: tuple[Tensor, ...]) -> str:
         by_type = _bytes_by_type(tensors)
-        named = FILE_TYPES.get(self._integer("general.file_type", -1))
+        named = FILE_TYPES.get(self._integer("general.file_type", _UNNAMED))
         if named is not None and any(named == kind or named.startswith(f"{kind}_") for kind in by_type):
             return named
         return next(iter(by_type))
@@ -136,26 +140,26 @@ class _Metadata:
         return value if isinstance(value, str) else None
 
     def _integer(self, key: str, default: int) -> int:
-        value = self._values.get(key)
-        return value if isinstance(value, int) else default
+        return self._within(key, self._values.get(key, default), 0, _MAX_NUMBER)
 
-    def _required(self, key: str, limit: int = 1 << 31) -> int:
-        value = self._values.get(key)
-        if not isinstance(value, int) or not 0 < value <= limit:
-            raise unavailable(
-                f"{self._path} is damaged: {key} is {value!r}, not 1 to {limit}; fetch it again"
-            )
+    def _required(self, key: str, limit: int = _MAX_NUMBER) -> int:
+        return self._within(key, self._values.get(key), 1, limit)
+
+    def _within(self, key: str, value: Value | None, least: int, most: int) -> int:
+        if not isinstance(value, int) or not least <= value <= most:
+            raise self._damaged(f"{key} is {value!r}, and must be {least} to {most}")
         return value
 
     def _per_layer(self, key: str, n_layer: int, default: int) -> tuple[int, ...]:
         value = self._values.get(key)
-        items = value if isinstance(value, tuple) else (self._integer(key, default),) * n_layer
-        whole = tuple(item for item in items if isinstance(item, int) and 0 <= item < 1 << 31)
-        if len(whole) != n_layer:
-            raise unavailable(
-                f"{self._path} is damaged: {key} does not suit {n_layer} layers; fetch it again"
-            )
-        return whole
+        if not isinstance(value, tuple):
+            return (self._integer(key, default),) * n_layer
+        if len(value) != n_layer:
+            raise self._damaged(f"{key} has {len(value)} values for {n_layer} layers")
+        return tuple(self._within(key, item, 0, _MAX_NUMBER) for item in value)
+
+    def _damaged(self, what: str) -> EdgedError:
+        return unavailable(f"{self._path} is damaged: {what}; fetch it again")
 
 
 def _bytes_by_type(tensors: tuple[Tensor, ...]) -> Mapping[str, int]:
