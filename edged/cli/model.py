@@ -28,7 +28,7 @@ def run(args: Namespace) -> Exit:
     elif args.action == "fetch":
         _fetch(args, settings)
     elif args.action == "show":
-        show(_file(args, settings), as_json=args.json)
+        show(_file(args, settings), settings, as_json=args.json)
     else:
         _verify(args, settings)
     return Exit.OK

@@ -183,3 +183,33 @@ def test_verify_of_the_real_model(edgectl: Run, smollm2: Path, state: dict[str, 
     outcome = json.loads(edgectl("model", "verify", str(smollm2), "--json", **state).stdout)
 
     assert str(smollm2) == outcome["path"]
+
+
+def test_show_tells_facts_and_memory_by_context(edgectl: Run, tiny_model: Path) -> None:
+    result = edgectl("model", "show", str(tiny_model), EDGED_MODEL__SEQUENCES="2")
+
+    lines = [line.split() for line in result.stdout.decode().splitlines()]
+    assert ["architecture", "llama"] in lines
+    assert ["template", "its", "own"] in lines
+    heading = ["CONTEXT", "KV", "CACHE", "COMPUTING", "WEIGHTS", "IN", "ALL"]
+    assert lines[lines.index(heading) + 1][0] == "512"
+
+    told = json.loads(edgectl("model", "show", str(tiny_model), "--json", EDGED_MODEL__SEQUENCES="2").stdout)
+    assert (told["architecture"], told["memory"][0]["context"], told["memory"][0]["sequences"]) == (
+        "llama",
+        512,
+        2,
+    )
+    assert told["n_ctx_train"] == told["memory"][-1]["context"]
+    # Twice the sequences: twice the cache.
+    more = json.loads(edgectl("model", "show", str(tiny_model), "--json", EDGED_MODEL__SEQUENCES="4").stdout)
+    assert 2 * told["memory"][0]["kv_bytes"] == more["memory"][0]["kv_bytes"]
+
+
+def test_show_of_a_file_that_is_no_model(edgectl: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"<html>")
+
+    result = edgectl("model", "show", str(tmp_path / "x.gguf"))
+
+    assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (1, b"", 1)
+    assert b"is not a GGUF file" in result.stderr
