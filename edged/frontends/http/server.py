@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiohttp import web
 
+from edged import paths
 from edged.errors import invalid
 from edged.frontends.http import body
 from edged.frontends.http.auth import Gate, cors_headers, preflight
@@ -64,12 +65,13 @@ class HttpFrontend:
         self._file: SocketFile | None = None
 
     async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
-        """Listen: on `sockets` where any are given (they listen already), else as the settings say.
+        """Listen as the settings say; `sockets` that listen already take the place of those of their kind.
 
         Raises:
             EdgedError: a socket can't be made; with the remedy.
         """
-        listening = sockets or self._listen()
+        given = {sock.family == socket.AF_UNIX for sock in sockets}
+        listening = [*sockets, *self._listen(unix=True not in given, tcp=False not in given)]
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         self._watch = HangUpWatch(loop)
@@ -97,10 +99,12 @@ class HttpFrontend:
             self._watch.close()
             self._watch = None
 
-    def _listen(self) -> list[socket.socket]:
-        """Make the sockets of the settings: all of them or none."""
+    def _listen(self, *, unix: bool, tcp: bool) -> list[socket.socket]:
+        """Make the sockets of the settings that are wanted: all of them or none."""
         table, address = self._settings.socket, self._settings.http.address
-        listening = listen_tcp(*address) if address else []
+        listening = listen_tcp(*address) if tcp and address else []
+        if not unix:
+            return listening
         try:
             listening.append(listen_unix(table.path, mode=int(table.mode, 8), group=table.group))
         except BaseException:
@@ -145,7 +149,7 @@ class HttpFrontend:
     async def _fetch(self, request: web.Request) -> web.StreamResponse:
         return await fetch_model(
             await self._read(request),
-            self._settings.state_dir / "models",
+            paths.models_dir(self._settings.state_dir),
             request,
             keepalive=self._limits.keepalive_comment,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import aiohttp
@@ -41,11 +42,14 @@ class Tcp:
 
 
 @pytest.fixture
-async def tcp() -> AsyncIterator[Tcp]:
+async def tcp(socket_dir: Path) -> AsyncIterator[Tcp]:
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     core = FakeCore()
-    settings = Settings(http={"listen": f"edged.home:{port}", "token": TOKEN, "allowed_origins": [PAGE]})
+    settings = Settings(
+        socket={"path": str(socket_dir / "s")},
+        http={"listen": f"edged.home:{port}", "token": TOKEN, "allowed_origins": [PAGE]},
+    )
     frontend = HttpFrontend(cast("Core", core), settings)
     await frontend.start([sock])
     async with aiohttp.ClientSession() as session:

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from edged.errors import EdgedError
-from edged.frontends.http import HttpFrontend
+from edged.frontends.http import HttpFrontend, server
 from edged.frontends.http.sockets import SocketFile, listen_tcp, listen_unix
 from edged.settings import Settings
 from tests.frontends.http.conftest import FakeCore, Service
@@ -128,10 +128,17 @@ async def test_stopped_frontend_leaves_no_file(service: Service) -> None:
     assert not service.path.exists()
 
 
-async def test_given_sockets_are_used_instead_of_the_settings(socket_dir: Path) -> None:
+async def test_given_sockets_take_the_place_of_their_kind_alone(
+    socket_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = socket_dir / "given"
     given = listen(path)
-    settings = Settings(socket={"path": str(socket_dir / "s")})
+    tcp = socket.create_server(("127.0.0.1", 0))
+    port = tcp.getsockname()[1]
+    monkeypatch.setattr(server, "listen_tcp", lambda *address: [tcp] if address == ("a.home", 80) else [])
+    settings = Settings(
+        socket={"path": str(socket_dir / "s")}, http={"listen": "a.home:80", "token": "x" * 20}
+    )
     frontend = HttpFrontend(cast("Core", FakeCore()), settings)
     await frontend.start([given])
     connector = aiohttp.UnixConnector(str(path))
@@ -140,6 +147,8 @@ async def test_given_sockets_are_used_instead_of_the_settings(socket_dir: Path) 
         session.get("http://x/health") as answer,
     ):
         assert answer.status == 200
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/health") as answer:
+        assert answer.status == 401
     await frontend.stop(1.0)
     assert not (socket_dir / "s").exists()
     assert path.exists(), "systemd's socket file is systemd's"
