@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import structlog
+
 from edged import __version__, log, paths
 from edged.errors import EdgedError
 from edged.settings import SettingsError, load
@@ -56,6 +58,9 @@ def _run(arguments: argparse.Namespace) -> int:
         asyncio.run(serve())
     except EdgedError as error:
         print(f"edged: {error.message}", file=sys.stderr)  # noqa: T201
+        return CANNOT_START
+    except Exception:
+        structlog.get_logger("edged").exception("edged failed; please report this")
         return CANNOT_START
     return 0
 

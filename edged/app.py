@@ -27,6 +27,7 @@ _log = structlog.get_logger(__name__)
 
 # What handlers need to write their last frames once the core has ended their requests.
 LAST_FRAMES_SECONDS = 1.0
+EXIT_SECONDS = 5.0  # for the rest of a stop
 
 
 class App:
@@ -70,6 +71,7 @@ class App:
 
     async def _stop_serving(self) -> None:
         self._notifier.stopping("ending what runs")
+        self._notifier.extend_timeout(self._core.settings.stop_seconds + EXIT_SECONDS)
         _log.info("stopping", running=self._core.running, budget_seconds=self._settings.stop_seconds)
         budget = self._core.settings.stop_seconds
         graceful = asyncio.gather(self._core.stop(budget), self._http.stop(budget + LAST_FRAMES_SECONDS))

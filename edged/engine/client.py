@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from edged.engine.generation import Generation
-from edged.engine.messages import Cancel, Delta, Generate, Message, Prepare, Prepared, Ready, Refused, Step
+from edged.engine.messages import (
+    Cancel,
+    Delta,
+    Generate,
+    Load,
+    Message,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Step,
+)
 from edged.engine.supervisor import COMMAND, State, Supervisor
 from edged.errors import EdgedError, ErrorCode
 
@@ -185,13 +196,13 @@ class Engine:
 
     # --- the rest ---
 
-    def _make_plan(self) -> Any:
+    def _make_plan(self) -> Load:
         self.plan = self._planner()
         return self.plan.load
 
-    def _on_illegal_instruction(self) -> None:
+    def _on_illegal_instruction(self) -> bool:
         assert self.plan is not None
-        self.plan.remember_repack_fault()
+        return self.plan.remember_repack_fault()
 
     def _send_preparation(self, preparation: _Preparation) -> None:
         self.supervisor.send(preparation.message)

@@ -93,7 +93,8 @@ class Supervisor:
 
     Args:
         plan: says what to load; raises EdgedError when nothing can be.
-        on_illegal_instruction: told of a death by SIGILL with repacked weights; the next `plan` does without.
+        on_illegal_instruction: told of a death by SIGILL with repacked weights; says whether the next
+            `plan` does without them.
         listener: told of messages and of life and death.
         stall_seconds: see the attribute.
         command: the engine's program; a test's may stand in.
@@ -103,7 +104,7 @@ class Supervisor:
         self,
         *,
         plan: Callable[[], Load],
-        on_illegal_instruction: Callable[[], None],
+        on_illegal_instruction: Callable[[], bool],
         listener: Listener,
         stall_seconds: float,
         command: Sequence[str] = COMMAND,
@@ -156,9 +157,7 @@ class Supervisor:
             self._listener.on_failed(error)
             return FAILED_RETRY_SECONDS
         self.state, self.reason = "restarting", death.reason
-        fallback = death.signal == signal.SIGILL and load.repack
-        if fallback:
-            self._on_illegal_instruction()
+        fallback = death.signal == signal.SIGILL and load.repack and self._on_illegal_instruction()
         _log.error("the engine died", reason=death.reason, pid=death.pid, without_repacking_next=fallback)
         if self._ready_at is not None and time.monotonic() - self._ready_at > SETTLED_SECONDS:
             self._deaths = 0

@@ -7,6 +7,7 @@ in tests/e2e.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -39,6 +40,7 @@ class FakeEngine:
         self.running: list[Generation] = []
         self.started: list[str] = []
         self.refuse: EdgedError | None = None
+        self._began = asyncio.Event()
 
     async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> list[int]:
         if self.refuse:
@@ -50,6 +52,13 @@ class FakeEngine:
     def generate(self, generation: Generation) -> None:
         self.running.append(generation)
         self.started.append(cast(Any, generation.watcher).id)
+        self._began.set()
+
+    async def begun(self) -> None:
+        """Wait until something runs."""
+        while not self.running:
+            self._began.clear()
+            await self._began.wait()
 
     def cancel(self, generation: Generation) -> None:
         if generation in self.running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,16 +14,17 @@ from edged.core.ticket import Ticket
 from edged.protocol import Client
 
 
-class FakeTicket(SimpleNamespace):
+@dataclass(eq=False)
+class FakeTicket:
     """What the queue looks at in a ticket."""
 
-    __hash__ = object.__hash__
+    client: Client
+    request: SimpleNamespace
+    cost: float
 
 
 def ticket(client: str, priority: str = "normal", user: str = "", cost: float = 1.0) -> Ticket:
-    fake = FakeTicket(
-        client=Client(client, "socket", user), request=SimpleNamespace(priority=priority), cost=cost
-    )
+    fake = FakeTicket(Client(client, "socket", user), SimpleNamespace(priority=priority), cost)
     return cast(Ticket, fake)
 
 
@@ -89,9 +91,9 @@ def test_every_ticket_is_taken_once_and_nothing_is_left_behind(
         now[0] += data.draw(st.floats(0, 100))
         queue.put(t)
     taken = []
-    while (t := take(queue)) is not None:
-        taken.append(t)
-        queue.leave(t, 1)
+    while (next_one := take(queue)) is not None:
+        taken.append(next_one)
+        queue.leave(next_one, 1)
     assert set(taken) == set(waiting)
     assert len(taken) == len(waiting)
     assert not queue._active

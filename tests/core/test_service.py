@@ -259,8 +259,7 @@ async def test_refusal_of_the_template_reaches_the_requester_and_leaves_nothing(
 
 async def say(core: Core, engine: FakeEngine, text: str, answer: str, **fields: Any) -> Done:
     ticket = (await core.submit(ask(text, session="s", **fields), ALICE)).ticket
-    while not engine.running:
-        await asyncio.sleep(0)
+    await engine.begun()
     engine.answer(answer)
     end = await ticket.wait()
     assert isinstance(end, Done)
@@ -282,16 +281,14 @@ async def test_session_keeps_turns_and_the_newest_system_text(core: Core, engine
 async def test_sessions_are_a_clients_own(core: Core, engine: FakeEngine) -> None:
     await say(core, engine, "q1", "a1")
     await core.submit(ask("q2", session="s"), BOB)
-    while not engine.running:
-        await asyncio.sleep(0)
+    await engine.begun()
     assert contents(engine.prepared[-1]) == ["q2"]
 
 
 async def test_turn_that_was_cancelled_leaves_no_trace(core: Core, engine: FakeEngine) -> None:
     await say(core, engine, "q1", "a1", system="be brief")
     ticket = (await core.submit(ask("q2", session="s", system="be rude"), ALICE)).ticket
-    while not engine.running:
-        await asyncio.sleep(0)
+    await engine.begun()
     engine.say("half")
     ticket.cancel()
     await say(core, engine, "q3", "a3")
@@ -350,8 +347,7 @@ async def test_sessions_are_bounded_in_turns_bytes_and_number(
     assert contents(engine.prepared[-1]) == ["x" * 30, "y" * 8, "z"]
     for name in ("t", "u", "v"):
         await core.submit(ask("q", session=name), ALICE)
-        while not engine.running:
-            await asyncio.sleep(0)
+        await engine.begun()
         engine.answer()
     assert len(core.sessions) == 2
     core.sessions._clock = lambda: asyncio.get_running_loop().time() + 11
