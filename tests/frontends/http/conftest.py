@@ -69,6 +69,7 @@ class FakeTicket:
         return tuple(self.taken)
 
     async def next_frame(self) -> Frame:
+        assert self.terminal is None, "who repeats a request must not take the first requester's frames"
         frame = await self._next()
         self.taken.append(frame)
         return frame
