@@ -21,7 +21,8 @@ _HELP = """\
 /system TEXT  say how the model should behave from now on
 /quit         leave (or Ctrl-D)
 /help         this
-Ctrl-C ends an answer, or clears the line. To ask something that begins with /, put a space before it."""
+Ctrl-C ends an answer, or clears the line.
+To ask something that begins with /, put a space before it."""
 _HISTORY_LINES = 1000
 
 

@@ -71,7 +71,7 @@ def _engine(engine: Fields) -> str:
 
 def _requests(requests: Fields, limits: Fields) -> str:
     return (
-        f"{requests['running']} running, {requests['queued']} of {limits['queue']} queued; since the start"
+        f"{requests['running']} running, {requests['queued']} of {limits['queue']} queued;"
         f" {requests['accepted_total']} accepted, {requests['done_total']} done,"
         f" {requests['failed_total']} failed, {requests['cancelled_total']} cancelled"
     )
@@ -94,10 +94,8 @@ def _warnings(status: Fields) -> Iterator[str]:
     engine, model = status["engine"], status["model"]
     if status["reason"]:
         yield f"{status['phase']}: {status['reason']}"
-    elif model is None and status["phase"] != "starting":
-        yield "no model is loaded: `edgectl model fetch NAME` fetches one, `edgectl model list` names them"
-    if engine["state"] in ("restarting", "failed"):
-        yield f"the engine is {engine['state']}"
+    elif engine["state"] in ("restarting", "failed"):
+        yield f"the engine is {engine['state']}: the log says why"
     if engine["restarts"]:
         yield f"the engine was restarted {_times(engine['restarts'])}: the log says why"
     if engine["repack_reason"]:

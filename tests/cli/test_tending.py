@@ -22,7 +22,7 @@ device    pi-a1b2c3
 model     smollm2-135m-instruct-q4_1 (llama, 135 M parameters, Q4_1, 98.4 MB)
 context   4 × 2048 tokens, KV cache f16
 engine    ready, process 815, llama-cpp-python 0.3.36, 2 threads (4 for prompts)
-requests  2 running, 1 of 64 queued; since the start 120 accepted, 115 done, 1 failed, 1 cancelled
+requests  2 running, 1 of 64 queued; 120 accepted, 115 done, 1 failed, 1 cancelled
 speed     prompt 512 tokens/s, answer 62 tokens/s
 memory    daemon 45.0 MB, engine 210.0 MB, 1.50 GB available
 sessions  3
@@ -47,12 +47,17 @@ def test_status_warns(edgectl: Run, daemon: SmallDaemon) -> None:
     assert result.returncode == 0
     assert result.stderr.decode().splitlines() == [
         "warning: degraded: the engine keeps dying",
-        "warning: the engine is restarting",
         "warning: the engine was restarted 3 times: the log says why",
         "warning: kernels without repacked weights, which are slower: died of SIGILL␛",
         "warning: the model file has no chat template: a plain one is used, and answers may be poor",
         "warning: threads: 8 were asked for, 4 are there",
     ]
+
+
+def test_status_warns_of_an_engine_that_failed_without_a_reason(edgectl: Run, daemon: SmallDaemon) -> None:
+    daemon.status["engine"]["state"] = "failed"
+
+    assert edgectl("status").stderr == b"warning: the engine is failed: the log says why\n"
 
 
 def test_status_of_a_daemon_that_has_nothing_yet(edgectl: Run, daemon: SmallDaemon) -> None:
