@@ -49,14 +49,15 @@ class Daemon:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = {"event": line.rstrip(), "level": "raw"}
-            with self._new:
-                self.events.append(event)
-                self._new.notify_all()
+        with self.process.stderr as lines:
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    event = {"event": line.rstrip(), "level": "raw"}
+                with self._new:
+                    self.events.append(event)
+                    self._new.notify_all()
         with self._new:
             self.events.append({"event": "end of the log", "level": "raw"})
             self._new.notify_all()
@@ -92,9 +93,13 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(30)
         self._reader.join(10)
-        if self.process.stderr:
-            self.process.stderr.close()
         return code
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(10)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -147,7 +152,9 @@ class Stream:
     def finish_reasons(self) -> list[str]:
         """Return every finish reason that was told."""
         return [
-            c["choices"][0]["finish_reason"] for c in self.chunks if c["choices"] and c["choices"][0]["finish_reason"]
+            c["choices"][0]["finish_reason"]
+            for c in self.chunks
+            if c["choices"] and c["choices"][0]["finish_reason"]
         ]
 
 
@@ -188,8 +195,8 @@ def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartDaem
     """Return a function that starts a daemon with settings' tables as given; all are stopped at the end."""
     daemons: list[Daemon] = []
 
-    def start(model: Path, environ: dict[str, str] | None = None, **tables: dict[str, Any]) -> Daemon:
-        tables["model"] = {"path": str(model), **tables.get("model", {})}
+    def start(gguf: Path, environ: dict[str, str] | None = None, **tables: dict[str, Any]) -> Daemon:
+        tables["model"] = {"path": str(gguf), **tables.get("model", {})}
         daemon = Daemon(tmp_path_factory.mktemp("edged"), tables, environ or {})
         daemons.append(daemon)
         return daemon

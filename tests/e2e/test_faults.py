@@ -1,0 +1,109 @@
+"""The engine dies or hangs in the middle: every stream goes on where it was, and nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import Daemon, Stream, read_stream
+
+LONG = (
+    "The harbour was quiet in the early morning, and the boats lay still beside the long wooden pier. " * 40
+)
+PROMPTS = {"prefill": f"{LONG} What was quiet?", "decode": "Tell me a story about a lighthouse."}
+
+
+def engine_pid(daemon: Daemon) -> int:
+    return [int(event["pid"]) for event in daemon.events if event["event"] == "the engine is ready"][-1]
+
+
+def descriptors(daemon: Daemon) -> int:
+    return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
+
+
+class Killer:
+    """Sends a signal to the engine once a stream has got so far."""
+
+    def __init__(self, daemon: Daemon, number: signal.Signals, moment: str, times: int = 1) -> None:
+        self.daemon, self.number, self.moment = daemon, number, moment
+        self.left = times
+        self.pids: list[int] = []
+
+    def __call__(self, line: str, stream: Stream) -> None:
+        reached = line.startswith(": progress") if self.moment == "prefill" else len(stream.chunks) >= 5
+        if not self.left or not reached:
+            return
+        pid = engine_pid(self.daemon)
+        if pid not in self.pids:
+            self.left -= 1
+            self.pids.append(pid)
+            os.kill(pid, self.number)
+
+
+async def reference(daemon: Daemon, moment: str) -> str:
+    body = await daemon.chat(PROMPTS[moment], max_tokens=24, temperature=0)
+    return str(body["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize("moment", ["prefill", "decode"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+async def test_stream_goes_on_where_it_was(
+    deterministic: Daemon, number: signal.Signals, moment: str
+) -> None:
+    expected = await reference(deterministic, moment)
+    before, start = descriptors(deterministic), len(deterministic.events)
+    killer = Killer(deterministic, number, moment)
+    bystander = asyncio.create_task(
+        read_stream(deterministic, PROMPTS["decode"], max_tokens=24, temperature=0)
+    )
+    stream = await read_stream(deterministic, PROMPTS[moment], on_line=killer, max_tokens=24, temperature=0)
+    assert killer.pids, "the engine was hit in the middle"
+    assert stream.text == expected
+    assert len(stream.finish_reasons) == 1
+    assert stream.done
+    assert (await bystander).done
+    died = deterministic.wait_for("the engine died", after=start)
+    assert died["pid"] == killer.pids[0]
+    assert ("no sign of life" if number == signal.SIGSTOP else number.name) in died["reason"]
+    assert await reference(deterministic, moment) == expected, "the next request works"
+    status = await deterministic.get("/v1/status")
+    assert status["requests"]["running"] == status["requests"]["queued"] == 0
+    assert descriptors(deterministic) == before
+    assert not Path(f"/proc/{killer.pids[0]}").exists()
+
+
+async def test_request_that_was_running_at_two_deaths_is_ended_with_a_clear_error(
+    deterministic: Daemon,
+) -> None:
+    killer = Killer(deterministic, signal.SIGKILL, "decode", times=2)
+    stream = await read_stream(
+        deterministic, PROMPTS["decode"], on_line=killer, max_tokens=200, temperature=0
+    )
+    assert len(killer.pids) == 2
+    assert stream.error is not None
+    assert stream.error["code"] == "engine_crashed"
+    assert "SIGKILL" in stream.error["message"]
+    assert not stream.done
+    assert stream.finish_reasons == []
+    assert (await reference(deterministic, "decode")) != ""
+
+
+async def test_seq_is_contiguous_and_chunks_make_up_the_text_across_a_death(deterministic: Daemon) -> None:
+    killer = Killer(deterministic, signal.SIGKILL, "decode")
+    task = asyncio.create_task(
+        read_stream(deterministic, PROMPTS["decode"], on_line=killer, max_tokens=24, temperature=0)
+    )
+    stream = await task
+    accepted = next(comment for comment in stream.comments if comment.startswith("accepted"))
+    request_id = json.loads(accepted.split(" ", 1)[1])["id"]
+    body = await deterministic.get(f"/v1/requests/{request_id}")
+    assert body["state"] == "finished"
+    first, last = body["frames"][0], body["frames"][-1]
+    assert (first["type"], first["seq"], last["type"]) == ("accepted", 0, "done")
+    assert last["text"] == stream.text
+    assert last["usage"]["completion_tokens"] == 24

@@ -1,0 +1,64 @@
+"""An engine for the supervisor's tests: it does what the model's file name says, then what the real one does.
+
+It stands in for what this machine can't have: a processor whose repacked kernels are illegal, a library that
+aborts. It speaks the real protocol over the real socketpair; only its computing is made up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from edged.engine.messages import (
+    Cancel,
+    Delta,
+    Generate,
+    Load,
+    LoadFailed,
+    Prepare,
+    Prepared,
+    Ready,
+    Reading,
+    Step,
+)
+from edged.engine.worker import Channel, log
+
+
+def main() -> None:
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    load = channel.first()
+    assert isinstance(load, Load)
+    behaviour = Path(load.path).stem
+    if behaviour == "bad-kernel" and load.repack:
+        os.kill(os.getpid(), signal.SIGILL)
+    if behaviour == "refuses":
+        channel.send(LoadFailed("unknown model architecture: 'x'"))
+        return
+    if behaviour == "dies-at-load":
+        raise SystemExit(3)
+    log("warning", "a line of the child", place="fake")
+    print("what a dying library writes", file=sys.stderr, flush=True)
+    channel.start()
+    channel.send(Ready(context=1024, template="model", stops=[], load_seconds=0.0))
+    while (message := channel.inbox.get()) is not None:
+        match message:
+            case Prepare():
+                channel.send(Prepared(message.request, [1, 2, 3]))
+            case Generate() if behaviour == "hangs":
+                time.sleep(3600)
+            case Generate() if behaviour == "dies-of-requests":
+                os.kill(os.getpid(), signal.SIGABRT)
+            case Generate():
+                channel.send(Step([], [Reading(message.request, 3)]))
+                if behaviour != "keeps-silent":
+                    channel.send(Step([Delta(message.request, [7], "seven", [], "stop")], []))
+            case Cancel():
+                channel.send(Step([Delta(message.request, [], "", [], "cancelled")], []))
+
+
+if __name__ == "__main__":
+    main()
