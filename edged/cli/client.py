@@ -70,13 +70,12 @@ class Daemon:
         if request_id is not None:
             head += f"X-Request-Id: {request_id}\r\n"
         deadline = None if timeout is None else time.monotonic() + timeout
-        connection = connect(self.path)
+        response = Response(self.path, connect(self.path), deadline)
         try:
-            response = Response(self.path, connection, deadline)
             response.send(head.encode() + b"\r\n" + payload)
             response.read_head()
         except BaseException:
-            connection.close()
+            response.close()
             raise
         return response
 
