@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +70,7 @@ class FakeTicket:
 
     async def next_frame(self) -> Frame:
         assert self.terminal is None, "who repeats a request must not take the first requester's frames"
+        self._script.on_take()
         frame = await self._next()
         self.taken.append(frame)
         return frame
@@ -130,6 +131,7 @@ class Script:
         self.progress = False
         self.fails: EdgedError | None = None
         self.turns_dropped = 0
+        self.on_take: Callable[[], object] = lambda: None
         self.go_on = asyncio.Event()
         self.go_on.set()
 

@@ -227,6 +227,25 @@ async def test_slow_reader_gets_everything(service: Service) -> None:
     assert not ticket.cancelled.is_set()
 
 
+async def test_frames_are_taken_only_when_the_last_one_has_left(service: Service) -> None:
+    """So what comes meanwhile waits in the core, which joins it."""
+    server = service.frontend._runner.server
+    assert server is not None
+    unsent = set[int]()
+
+    def look() -> None:
+        unsent.update(c.transport.get_write_buffer_size() for c in server.connections if c.transport)
+
+    service.core.script.pieces = ["x" * 1000] * 1000
+    service.core.script.on_take = look
+    with service.connect() as raw:
+        raw.sendall(chat_bytes(stream=True))
+        while not any(connection.writing_paused for connection in server.connections):
+            await asyncio.sleep(0)
+        await read_until(raw, b"[DONE]")
+    assert unsent == {0}
+
+
 async def test_one_connection_too_many_is_refused(short_service: Service) -> None:
     service = short_service
     held = [service.connect() for _ in range(3)]
