@@ -57,6 +57,7 @@ class App:
         """
         async with AsyncExitStack() as stack:
             stack.enter_context(_state_directory(self._settings.state_dir))
+            _make_directory(self._settings.runtime_dir, "runtime_dir")
             stack.enter_context(self._signals())
             engine = asyncio.create_task(self._engine.run(), name="engine")
             stack.push_async_callback(_cancelled, engine)
@@ -132,6 +133,20 @@ async def _cancelled(task: asyncio.Future[Any]) -> None:
         await task
 
 
+def _make_directory(path: Path, key: str) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(path, key, error) from None
+
+
+def _unusable(path: Path, key: str, error: OSError) -> EdgedError:
+    return EdgedError(
+        ErrorCode.NOT_ALLOWED,
+        f"the directory {path} can't be used: {error.strerror}; set {key} to one that can",
+    )
+
+
 @contextlib.contextmanager
 def _state_directory(path: Path) -> Iterator[None]:
     """Make the state directory and hold it for this daemon alone.
@@ -140,14 +155,11 @@ def _state_directory(path: Path) -> Iterator[None]:
         EdgedError: it can't be made, or another daemon holds it.
     """
     with ExitStack() as stack:
+        _make_directory(paths.models_dir(path), "state_dir")
         try:
-            paths.models_dir(path).mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((path / "lock").open("a+"))
         except OSError as error:
-            raise EdgedError(
-                ErrorCode.NOT_ALLOWED,
-                f"the state directory {path} can't be used: {error.strerror}; set state_dir to one that can",
-            ) from None
+            raise _unusable(path, "state_dir", error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SYSTEM_CONFIG = Path("/etc/edged/edged.toml")
+SYSTEM_RUNTIME = Path("/run/edged")
 
 
 def state_dir() -> Path:
@@ -25,7 +26,7 @@ def runtime_dir() -> Path:
         return given
     uid = os.geteuid()
     if uid == 0:
-        return Path("/run/edged")
+        return SYSTEM_RUNTIME
     base = _absolute("XDG_RUNTIME_DIR")
     return base / "edged" if base else Path(f"/tmp/edged-{uid}")
 
@@ -39,7 +40,7 @@ def config() -> Path | None:
     """Return the configuration file when none is named: EDGED_CONFIG, else the system's if it exists."""
     if given := os.environ.get("EDGED_CONFIG"):
         return Path(given)
-    return SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None
+    return SYSTEM_CONFIG if os.access(SYSTEM_CONFIG, os.F_OK) else None
 
 
 def default_socket(runtime: Path) -> Path:
@@ -51,8 +52,8 @@ def socket_path(config_file: Path | None) -> Path:
     """Return the socket that a client connects to, without validating the settings.
 
     EDGED_SOCKET goes first, then what the daemon itself would take: the environment, the
-    configuration file, the default. A file that can't be read or is broken counts as absent: the
-    daemon is who complains about it.
+    configuration file, the default; where no daemon of the user's own is, the system's. A file that
+    can't be read or is broken counts as absent: the daemon is who complains about it.
     """
     if given := os.environ.get("EDGED_SOCKET") or os.environ.get("EDGED_SOCKET__PATH"):
         return Path(given)
@@ -62,7 +63,10 @@ def socket_path(config_file: Path | None) -> Path:
     if isinstance(given, str):
         return Path(given)
     runtime = os.environ.get("EDGED_RUNTIME_DIR") or table.get("runtime_dir")
-    return default_socket(Path(runtime) if isinstance(runtime, str) else runtime_dir())
+    if isinstance(runtime, str):
+        return default_socket(Path(runtime))
+    own, system = default_socket(runtime_dir()), default_socket(SYSTEM_RUNTIME)
+    return system if os.access(system, os.F_OK) and not os.access(own, os.F_OK) else own
 
 
 def _read(config_file: Path | None) -> dict[str, Any]:

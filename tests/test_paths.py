@@ -96,6 +96,20 @@ def test_socket_by_order_of_precedence(tmp_path: Path, monkeypatch: pytest.Monke
     assert paths.socket_path(config) == Path("/run/client.sock")
 
 
+def test_systems_socket_serves_a_user_without_a_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SYSTEM_RUNTIME", tmp_path / "system")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "system").mkdir()
+    (tmp_path / "system" / "edged.sock").touch()
+    assert paths.socket_path(None) == tmp_path / "system" / "edged.sock"
+
+    (tmp_path / "edged").mkdir()
+    (tmp_path / "edged" / "edged.sock").touch()
+    assert paths.socket_path(None) == tmp_path / "edged" / "edged.sock"
+
+
 @pytest.mark.parametrize(
     "content", [b"[socket", b"\xff", b"socket = 3", b"[socket]\npath = 3", b"runtime_dir = 3"]
 )

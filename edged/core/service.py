@@ -28,8 +28,6 @@ from edged.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-ENGINE_RETRY_SECONDS = 5.0
-
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -182,7 +180,7 @@ class Core:
 
     def _no_model(self) -> EdgedError:
         reason = self.engine.supervisor.reason or "the model can't be loaded"
-        return EdgedError(ErrorCode.MODEL_UNAVAILABLE, reason, retry_after_s=ENGINE_RETRY_SECONDS)
+        return EdgedError(ErrorCode.MODEL_UNAVAILABLE, reason)
 
     def _check_limits(self, client: Client) -> None:
         limits = self.settings.limits

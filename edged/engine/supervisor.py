@@ -149,6 +149,8 @@ class Supervisor:
         """Live through one process's life; return the seconds to wait before the next."""
         try:
             load = self._plan()
+            if self.state == "failed":
+                self.state, self.reason = "starting", None
             death = await self._live(load)
         except EdgedError as error:
             if self.state != "failed" or self.reason != error.message:

@@ -300,11 +300,12 @@ def main() -> None:
 def confine(load: Load, daemon: int) -> None:
     """Give up, while there is one thread, what computing does not need; say what this machine can't take."""
     model_directory = Path(load.path).resolve().parent
-    for give_up in (
-        lambda: lower_priority(daemon),
-        lambda: keep_to([model_directory]),
-        deny_syscalls,
-    ):
+
+    def keep_to_model() -> None:
+        if not keep_to([model_directory]):
+            raise ConfinementError("the kernel has no Landlock: the engine may read what the daemon may")
+
+    for give_up in (lambda: lower_priority(daemon), keep_to_model, deny_syscalls):
         try:
             give_up()
         except ConfinementError as error:

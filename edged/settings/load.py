@@ -29,7 +29,7 @@ from edged.settings.keys import (
 )
 from edged.settings.schema import Layer, Settings, Source, is_absolute
 
-_NOT_SETTINGS = re.compile(r"EDGED_(SOCKET|CONFIG|TEST_.*)")
+_NOT_SETTINGS = re.compile(r"EDGED_(SOCKET|CONFIG|DEBUG|TEST_.*)")
 _CREDENTIAL = "http_token"
 # A mistaken token_file may be the token itself.
 _NOT_SHOWN = SECRETS | {"http.token_file"}
