@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from edged.frontends.http.connection import Connection, UnixConnection
 from tests.frontends.http.conftest import WAIT_SECONDS, FakeTicket, Service, chat_bytes, serving
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -227,8 +228,17 @@ async def test_slow_reader_gets_everything(service: Service) -> None:
     assert not ticket.cancelled.is_set()
 
 
-async def test_frames_are_taken_only_when_the_last_one_has_left(service: Service) -> None:
+async def test_frames_are_taken_only_when_the_last_one_has_left(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So what comes meanwhile waits in the core, which joins it."""
+    paused = asyncio.Event()
+
+    def pause_writing(connection: UnixConnection) -> None:
+        Connection.pause_writing(connection)
+        paused.set()
+
+    monkeypatch.setattr(UnixConnection, "pause_writing", pause_writing)
     server = service.frontend._runner.server
     assert server is not None
     unsent = set[int]()
@@ -240,8 +250,7 @@ async def test_frames_are_taken_only_when_the_last_one_has_left(service: Service
     service.core.script.on_take = look
     with service.connect() as raw:
         raw.sendall(chat_bytes(stream=True))
-        while not any(connection.writing_paused for connection in server.connections):
-            await asyncio.sleep(0)
+        await happens(paused)
         await read_until(raw, b"[DONE]")
     assert unsent == {0}
 
