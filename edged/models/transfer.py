@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from edged.models.store import Progress, check_cancelled, unavailable
 
@@ -49,20 +47,3 @@ class Transfer:
                 f"the disk of {directory} is too full: the download needs {needed / 1e6:.0f} MB and leaves "
                 f"{RESERVE_BYTES / 1e6:.0f} MB to the system, but {free / 1e6:.0f} MB are free"
             )
-
-    def copy(self, source: IO[bytes], target: IO[bytes], limit: int) -> str:
-        """Copy `source` to `target` and return its SHA-256.
-
-        Raises:
-            EdgedError: model_unavailable if it is longer than `limit` bytes, or the download is called off.
-        """
-        digest = hashlib.sha256()
-        done = 0
-        while block := source.read(BLOCK_BYTES):
-            self.check()
-            done += len(block)
-            if done > limit:
-                raise unavailable(f"the file is larger than the {limit} bytes that the catalogue names")
-            digest.update(block)
-            target.write(block)
-        return digest.hexdigest()

