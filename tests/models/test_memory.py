@@ -124,8 +124,8 @@ def test_sums(facts: GgufFacts) -> None:
     assert found.needed_bytes == found.anonymous_bytes + facts.tensor_bytes - 66_355_200
 
 
-def test_the_largest_context_fits_and_the_next_does_not(facts: GgufFacts) -> None:
-    budget = 400_000_000
+@pytest.mark.parametrize("budget", range(300_000_000, 900_000_000, 50_000_000))
+def test_the_largest_context_fits_and_the_next_does_not(facts: GgufFacts, budget: int) -> None:
     context = largest_context(facts, budget, 4)
     assert context % 256 == 0
     assert 512 < context < 8192
