@@ -140,8 +140,8 @@ class PromptBuilder:
         expected = self._marks_of(self._render(messages, _harmless))
         if found == expected:
             return
-        # A word of the user's may turn the model's thinking on or off: added marks may differ by what is said,
-        # but not by where it meets the template.
+        # A word of the user's may turn the model's thinking on or off. So added marks may differ by what is
+        # said, but not by where it meets the template.
         if _only(self._control, found) != _only(self._control, expected):
             raise _control_tokens()
         if found != self._marks_of(self._render(messages, lambda text: _apart(stand_ins.hide(text)))):

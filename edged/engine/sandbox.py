@@ -102,7 +102,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            optimized=False,
             finalize=self.text,
             extensions=["jinja2.ext.loopcontrols", _Generation],
         )
