@@ -150,6 +150,11 @@ class Core:
         """Return a client's request: in hand, or finished and still kept."""
         return self._registry.find(client, request_id)
 
+    def look_for_model(self) -> None:
+        """Try at once to load a model that could not be loaded: its file may have come."""
+        if self.engine.state == "failed":
+            self.engine.supervisor.retry_now()
+
     def reload(self, settings: Settings) -> None:
         """Take over what can change while requests run."""
         self.settings = settings

@@ -58,6 +58,8 @@ _LOG_DEBUG, _LOG_CONTINUED = 1, 5
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: the library would draw a seed of its own
 _REPEAT_WINDOW = 64  # llama.cpp's default for repeat_last_n
 
+LEAST_LOGPROB = -9999.0  # of a token that is ruled out: JSON has no infinity, and OpenAI's API says this
+
 LogSink = Callable[[str, str], None]
 
 
@@ -371,6 +373,7 @@ class Context:
         logits: NDArray[np.float64] = np.ctypeslib.as_array(pointer, (n_tokens,)).astype(np.float64)
         logits -= logits.max()
         logits -= np.log(np.exp(logits).sum())
+        np.maximum(logits, LEAST_LOGPROB, out=logits)
         best: list[int] = np.argpartition(-logits, range(top))[:top].tolist() if top else []
         return float(logits[token]), [(i, float(logits[i])) for i in best]
 

@@ -305,7 +305,8 @@ def confine(load: Load, daemon: int) -> None:
         if not keep_to([model_directory]):
             raise ConfinementError("the kernel has no Landlock: the engine may read what the daemon may")
 
-    for give_up in (lambda: lower_priority(daemon), keep_to_model, deny_syscalls):
+    steps: tuple[Callable[[], None], ...] = (lambda: lower_priority(daemon), keep_to_model, deny_syscalls)
+    for give_up in steps:
         try:
             give_up()
         except ConfinementError as error:

@@ -13,7 +13,7 @@ import pytest
 from .conftest import Daemon, Stream, read_stream
 
 LONG = (
-    "The harbour was quiet in the early morning, and the boats lay still beside the long wooden pier. " * 40
+    "The harbour was quiet in the early morning, and the boats lay still beside the long wooden pier. " * 15
 )
 PROMPTS = {"prefill": f"{LONG} What was quiet?", "decode": "Tell me a story about a lighthouse."}
 
@@ -73,7 +73,7 @@ async def test_stream_goes_on_where_it_was(
     assert await reference(deterministic, moment) == expected, "the next request works"
     status = await deterministic.get("/v1/status")
     assert status["requests"]["running"] == status["requests"]["queued"] == 0
-    assert descriptors(deterministic) == before
+    assert descriptors(deterministic) <= before
     assert not Path(f"/proc/{killer.pids[0]}").exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 from .conftest import Daemon, Stream, read_stream
 from .test_faults import LONG, engine_pid
 
-HUGE = LONG * 4  # over 3,000 tokens
+HUGE = LONG * 10  # over 3,000 tokens
 
 
 class HangUp(Exception):  # noqa: N818
@@ -74,7 +74,7 @@ async def test_storm_of_hang_ups_does_not_starve_the_others(daemon: Daemon) -> N
             raise HangUp
 
         with pytest.raises(HangUp):
-            await read_stream(daemon, f"{index} {LONG}", on_line=leave, max_tokens=8)
+            await read_stream(daemon, f"{index} {LONG * 2}", on_line=leave, max_tokens=8)
 
     streams = [
         asyncio.create_task(read_stream(daemon, f"Tell me about {what}.", max_tokens=48, temperature=0))

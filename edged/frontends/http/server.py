@@ -147,12 +147,14 @@ class HttpFrontend:
         return handle
 
     async def _fetch(self, request: web.Request) -> web.StreamResponse:
-        return await fetch_model(
+        response = await fetch_model(
             await self._read(request),
             paths.models_dir(self._settings.state_dir),
             request,
             keepalive=self._limits.keepalive_comment,
         )
+        self._core.look_for_model()
+        return response
 
     async def _read(self, request: web.Request) -> dict[str, Any]:
         # JSON may write a character of two bytes as \uXXXX: three times the length.

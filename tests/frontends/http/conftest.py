@@ -163,11 +163,16 @@ class FakeCore:
     def __init__(self) -> None:
         self.script = Script()
         self.tickets: list[FakeTicket] = []
+        self.looked_for_model = 0
         self.submitted: asyncio.Queue[FakeTicket] = asyncio.Queue()
         self.refusals: list[EdgedError | None] = []
         self.ready = True
         self.phase = "ready"
         self.model: FakeModel | None = FakeModel()
+
+    def look_for_model(self) -> None:
+        """Count."""
+        self.looked_for_model += 1
 
     async def submit(self, request: Request, client: Client) -> FakeAdmitted:
         if self.refusals and (refusal := self.refusals.pop(0)) is not None:

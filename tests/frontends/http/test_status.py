@@ -100,6 +100,7 @@ async def test_fetch_tells_progress_and_result(
     result = events_of(rest.strip().split("\n\n"))[-1]
     assert result["sha256"] == "ab"
     assert result["path"].endswith("models/a.gguf")
+    assert service.core.looked_for_model == 1
 
 
 async def test_fetch_by_url_fails_in_the_stream(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
