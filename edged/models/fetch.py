@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged.errors import EdgedError
 from edged.models.catalogue import Entry, PackageSource, UrlSource
 from edged.models.gguf import read_gguf
 from edged.models.store import Progress, check_cancelled, no_progress, require_sha256, sha256_of, unavailable
@@ -70,13 +71,13 @@ def fetch(
         check_url(source, has_sha256=sha256 is not None)
         origin, size = UrlSource(source), 0
     target = models_dir / origin.file_name
-    if (present := _intact(target, sha256)) is not None:
+    if (present := _intact(target, sha256, cancelled)) is not None:
         return Fetched(target, present, downloaded=False)
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
         with _lock(models_dir, cancelled):
             # Another fetch may have brought it while this one waited.
-            if (present := _intact(target, sha256)) is not None:
+            if (present := _intact(target, sha256, cancelled)) is not None:
                 return Fetched(target, present, downloaded=False)
             transfer = Transfer(progress, cancelled, free_bytes)
             return Fetched(target, _download(origin, size, target, sha256, transfer), downloaded=True)
@@ -84,11 +85,16 @@ def fetch(
         raise unavailable(f"{models_dir} cannot take the model: {error.strerror or error}") from error
 
 
-def _intact(target: Path, sha256: str | None) -> str | None:
+def _intact(target: Path, sha256: str | None, cancelled: threading.Event | None) -> str | None:
     """Return the checksum of the file if it is there and good."""
     if not target.is_file():
         return None
-    found = sha256_of(target)
+    if sha256 is None:
+        try:
+            read_gguf(target)
+        except EdgedError:
+            return None
+    found = sha256_of(target, cancelled=cancelled)
     return found if sha256 is None or found == sha256.lower() else None
 
 

