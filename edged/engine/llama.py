@@ -161,6 +161,12 @@ class Vocabulary:
         raw: bytes = _lib.llama_vocab_get_text(self._handle, token)
         return raw.decode(errors="replace")
 
+    def special_tokens(self) -> list[int]:
+        """Return the tokens that are control, unknown or user-defined: those that aren't plain text."""
+        special = _ATTR_CONTROL | _ATTR_UNKNOWN | _ATTR_USER_DEFINED
+        attributes = _lib.llama_vocab_get_attr
+        return [token for token in range(self.n_tokens) if attributes(self._handle, token) & special]
+
     def is_control(self, token: int) -> bool:
         """Say whether a token is a mark of the model's own, never text."""
         return bool(_lib.llama_vocab_get_attr(self._handle, token) & _ATTR_CONTROL)
@@ -260,13 +266,13 @@ class Run:
     """Consecutive tokens of one sequence in a batch.
 
     Attributes:
-        sequence: the stream of the KV cache, from 0.
+        slot: the stream of the KV cache (llama.cpp's seq_id), from 0.
         position: place of the first token in the sequence.
         tokens: ids.
         wants_logits: whether the last token's logits are read afterwards.
     """
 
-    sequence: int
+    slot: int
     position: int
     tokens: Sequence[int]
     wants_logits: bool
@@ -347,6 +353,7 @@ class Context:
             LlamaError: the computation failed.
         """
         rows = self._batch.fill(runs)
+        _log.errors = []
         status = _lib.llama_decode(self._handle, self._batch.native)
         if status < 0 or status > DecodeStatus.ABORTED.value:
             raise LlamaError(f"llama_decode returned {status}: {'; '.join(_log.errors) or 'no reason given'}")
@@ -360,9 +367,9 @@ class Context:
         """Let decodes run again after `abort`."""
         self._abort[0] = b"\0"
 
-    def cut(self, sequence: int, length: int) -> None:
-        """Forget a sequence's cells from position `length` on."""
-        _lib.llama_memory_seq_rm(self._memory, sequence, length, -1)
+    def cut(self, slot: int, length: int) -> None:
+        """Forget a slot's cells from position `length` on."""
+        _lib.llama_memory_seq_rm(self._memory, slot, length, -1)
 
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """Return the log-probability of `token` at a row and the `top` likeliest tokens there."""
@@ -406,7 +413,7 @@ class _Batch:
             start, end = end, end + len(run.tokens)
             self._token[start:end] = list(run.tokens)
             self._position[start:end] = list(range(run.position, run.position + end - start))
-            self._sequence[start:end] = [run.sequence] * (end - start)
+            self._sequence[start:end] = [run.slot] * (end - start)
             self._wants_logits[start:end] = [0] * (end - start)
             self._wants_logits[end - 1] = int(run.wants_logits)
             rows.append(end - 1)

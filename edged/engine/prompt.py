@@ -50,7 +50,7 @@ class PromptBuilder:
         self._template = template
         self._control = {token for token in (vocabulary.bos, vocabulary.eos) if token is not None}
         added, unknown = set(), set()
-        for token in range(vocabulary.n_tokens):
+        for token in vocabulary.special_tokens():
             if vocabulary.is_control(token):
                 self._control.add(token)
             elif vocabulary.is_unknown(token):

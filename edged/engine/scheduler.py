@@ -67,11 +67,6 @@ class Scheduler:
         """Say whether a step would do anything."""
         return bool(self._waiting or self._running)
 
-    @property
-    def free_slots(self) -> int:
-        """Return how many more sequences could run."""
-        return len(self._free)
-
     def add(self, sequence: Sequence) -> None:
         """Let a sequence join at the next step that has a slot for it."""
         self._waiting.append(sequence)
@@ -178,7 +173,7 @@ class Scheduler:
         self._was_aborted = status is DecodeStatus.ABORTED
         if self._was_aborted:
             for sequence, run in plan:
-                self._runner.cut(run.sequence, sequence.computed)
+                self._runner.cut(run.slot, sequence.computed)
             return None
         if status is DecodeStatus.FULL:
             raise LlamaError(f"no cells left for {[(s.request, s.computed) for s, _ in plan]}")

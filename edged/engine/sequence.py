@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from edged.engine.assembler import Assembler
@@ -44,7 +44,7 @@ class Sequence:
     top_logprobs: int | None = None
     slot: int | None = None
     computed: int = 0
-    cancelled: bool = field(default=False)
+    cancelled: bool = False
 
     @property
     def unread(self) -> int:

@@ -50,14 +50,14 @@ class FakeRunner:
 
     def decode(self, runs: Many[Run]) -> tuple[DecodeStatus, list[int]]:
         assert 0 < sum(len(run.tokens) for run in runs) <= BATCH
-        assert len({run.sequence for run in runs}) == len(runs), "a sequence has one run in a batch"
+        assert len({run.slot for run in runs}) == len(runs), "a sequence has one run in a batch"
         self.batches.append(list(runs))
         rows, row = [], -1
         for run in runs:
             assert run.tokens, "a run has tokens"
-            assert len(self.cells[run.sequence]) == run.position, "positions follow each other"
+            assert len(self.cells[run.slot]) == run.position, "positions follow each other"
             assert run.position + len(run.tokens) <= CONTEXT
-            self.cells[run.sequence] += run.tokens
+            self.cells[run.slot] += run.tokens
             row += len(run.tokens)
             rows.append(row)
         self.during_decode()
@@ -165,7 +165,7 @@ def test_each_request_gets_its_own_text_and_one_end_and_nothing_is_lost(
         else:
             assert (texts[i], ends[i]) == (text, reason)
     assert not plan.has_work
-    assert plan.free_slots == SLOTS
+    assert len(plan._free) == SLOTS
     assert all(not cells for cells in runner.cells.values())
     assert all(isinstance(s.sampler, FakeSampler) and s.sampler.closed == 1 for s in sequences)
 
@@ -200,7 +200,7 @@ def test_deterministic_steps_hold_one_sequence_cut_at_fixed_places() -> None:
         plan.step()
     assert all(len(batch) == 1 for batch in runner.batches)
     lengths = {
-        slot: [len(b[0].tokens) for b in runner.batches if b[0].sequence == slot] for slot in range(SLOTS)
+        slot: [len(b[0].tokens) for b in runner.batches if b[0].slot == slot] for slot in range(SLOTS)
     }
     assert sorted(map(tuple, lengths.values())) == [(), (5, 1, 1), (FIXED_PIECE, 10, 1, 1)]
 
