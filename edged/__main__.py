@@ -28,7 +28,8 @@ def _arguments() -> argparse.Namespace:
         prog="edged",
         description="Answer prompts with a local language model, on a Unix socket.",
         epilog="SIGHUP reads the configuration again, SIGTERM stops gracefully, a second one at once. "
-        f"Exit codes: 0 stopped as asked, {CANNOT_START} could not start, {WRONG_CONFIGURATION} wrong configuration.",
+        f"Exit codes: 0 stopped as asked, {CANNOT_START} could not start, "
+        f"{WRONG_CONFIGURATION} wrong configuration.",
     )
     parser.add_argument(
         "--config",

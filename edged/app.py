@@ -68,12 +68,12 @@ class App:
             stopped = asyncio.create_task(self._stop.wait(), name="stop")
             await asyncio.wait([stopped, engine], return_when=asyncio.FIRST_COMPLETED)
             if engine.done():
-                engine.result()  # a fault of ours in the supervisor: better to start anew than to live without
+                engine.result()  # a fault of ours in the supervisor: better to start anew
 
     async def _stop_serving(self) -> None:
         self._notifier.stopping("ending what runs")
         self._notifier.extend_timeout(self._core.settings.stop_seconds + EXIT_SECONDS)
-        _log.info("stopping", running=self._core.running, budget_seconds=self._settings.stop_seconds)
+        _log.info("stopping", running=self._core.running, budget_seconds=self._core.settings.stop_seconds)
         budget = self._core.settings.stop_seconds
         graceful = asyncio.gather(self._core.stop(budget), self._http.stop(budget + LAST_FRAMES_SECONDS))
         at_once = asyncio.create_task(self._stop_at_once.wait())
@@ -162,14 +162,15 @@ def _state_directory(path: Path) -> Iterator[None]:
             raise _unusable(path, "state_dir", error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.seek(0)
             raise EdgedError(
                 ErrorCode.NOT_ALLOWED,
                 f"another edged (pid {lock.read().strip() or 'unknown'}) uses the state directory {path}; "
                 "stop it, or give this one a state_dir of its own",
             ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        with contextlib.suppress(OSError):  # on a full card the lock holds all the same
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
         yield

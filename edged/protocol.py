@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import (
@@ -38,6 +38,8 @@ MAX_STOP_CHARACTERS = 256
 MAX_LOGIT_BIASES = 1024
 MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
+LEAST_FACTOR = 0.01
+"""Logits are divided by temperature and penalty: by much less they overflow."""
 
 Role = Literal["system", "user", "assistant"]
 Raw = bytes  # a field below has the type's own name
@@ -67,6 +69,12 @@ def _real_number(value: object) -> object:
     """Refuse true and false where a number belongs (Python counts them as 1 and 0)."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _no_tiny_temperature(value: float) -> float:
+    if 0 < value < LEAST_FACTOR:
+        raise ValueError(f"must be 0 (greedy) or at least {LEAST_FACTOR}")
     return value
 
 
@@ -128,13 +136,13 @@ class Request(_Model):
     system: Text | None = None
     session: Name | None = None
     max_tokens: Annotated[Whole, Field(ge=1, le=INT32_MAX)] | None = None
-    temperature: Annotated[Number, Field(ge=0, le=100)] = 0.8
+    temperature: Annotated[Number, Field(ge=0, le=100), AfterValidator(_no_tiny_temperature)] = 0.8
     top_k: Annotated[Whole, Field(ge=0, le=INT32_MAX)] = 40
     top_p: Annotated[Number, Field(ge=0, le=1)] = 0.95
     min_p: Annotated[Number, Field(ge=0, le=1)] = 0.05
     seed: Annotated[Whole, Field(ge=0, le=SEED_MAX)] | None = None
     stop: Annotated[tuple[StopText, ...], Field(max_length=MAX_STOPS)] = Field(default=(), strict=False)
-    repeat_penalty: Annotated[Number, Field(gt=0, le=100)] = 1.0
+    repeat_penalty: Annotated[Number, Field(ge=LEAST_FACTOR, le=100)] = 1.0
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
     logit_bias: Annotated[
@@ -357,7 +365,7 @@ class Failed(_Frame):
     message: str
     retry_after_s: float | None = None
     type: Literal["error"] = "error"
-    param: str | None = field(default=None)
+    param: str | None = None
 
     def error(self) -> EdgedError:
         """Return the frame as the exception that it came from."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 from edged.core.ticket import Ticket
+
+_Name = tuple[str, ...]
 
 _LEVELS = {"low": 0, "normal": 1, "high": 2}
 AGEING_SECONDS = 60.0
@@ -16,17 +20,16 @@ class FairQueue:
     """Tickets that wait to be computed.
 
     Of the highest priority waiting, the client that was served the fewest tokens is next; within it the
-    user that was. A client counts from the least served active one when it comes, so that a pause earns
-    it nothing (start-time fair queueing: Goyal, Vin, Cheng 1996).
+    user that was. Who comes anew counts as served with what each active one's equal share of the work has
+    been so far (the virtual time of weighted fair queueing: Demers, Keshav, Shenker 1989), so that neither
+    a pause nor a new name earns anything.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: dict[Ticket, float] = {}  # to the time of arrival, in order of arrival
-        self._active: dict[tuple[str, ...], int] = {}  # tickets waiting or running, by client and by user
-        self._served: dict[tuple[str, ...], float] = {}  # tokens of ended requests, by client and by user
-        self._lent: dict[tuple[str, ...], float] = {}  # expected tokens of running ones
-        self._costs: dict[Ticket, float] = {}  # of those that were taken
+        self._parties: dict[_Name, _Party] = {}
+        self._costs: dict[Ticket, float] = {}  # expected tokens of those that were taken
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -36,12 +39,12 @@ class FairQueue:
 
     def put(self, ticket: Ticket) -> None:
         """Let a ticket wait."""
-        for party in _parties(ticket):
-            if party not in self._active:
-                siblings = [p for p in self._active if len(p) == len(party) and p[:-1] == party[:-1]]
-                self._served[party] = min((self._served[p] for p in siblings), default=0.0)
-                self._lent[party] = 0.0
-            self._active[party] = self._active.get(party, 0) + 1
+        for above, name in pairwise(_names(ticket)):
+            parent = self._parties.setdefault(above, _Party())
+            if name not in self._parties:
+                self._parties[name] = _Party(served=parent.share)
+                parent.members += 1
+            self._parties[name].tickets += 1
         self._waiting[ticket] = self._clock()
 
     def take(self, eligible: Callable[[Ticket], bool], cost: Callable[[Ticket], float]) -> Ticket | None:
@@ -51,31 +54,54 @@ class FairQueue:
         if ticket is not None:
             del self._waiting[ticket]
             self._costs[ticket] = cost(ticket)
-            for party in _parties(ticket):
-                self._lent[party] += self._costs[ticket]
+            for name in _names(ticket):
+                self._parties[name].lent += self._costs[ticket]
         return ticket
 
     def leave(self, ticket: Ticket, used: float) -> None:
         """Forget a ticket that has ended, waiting or taken, and count the tokens that it really used."""
         self._waiting.pop(ticket, None)
         expected = self._costs.pop(ticket, 0.0)
-        for party in _parties(ticket):
-            self._lent[party] -= expected
-            self._served[party] += used
-            self._active[party] -= 1
-            if not self._active[party]:
-                del self._active[party], self._served[party], self._lent[party]
+        for name, above in pairwise(reversed(_names(ticket))):
+            parent, party = self._parties[above], self._parties[name]
+            party.lent -= expected
+            party.served += used
+            parent.share += used / parent.members
+            party.tickets -= 1
+            if not party.tickets:
+                del self._parties[name]
+                parent.members -= 1
+        everybody = self._parties[()]
+        everybody.lent -= expected
+        if not everybody.members:
+            del self._parties[()]
 
     def _rank(self, ticket: Ticket, now: float) -> tuple[float, ...]:
         age = now - self._waiting[ticket]
         level = min(_LEVELS["high"], _LEVELS[ticket.request.priority] + age // AGEING_SECONDS)
-        return (
-            -level,
-            *(self._served[party] + self._lent[party] for party in _parties(ticket)),
-            self._waiting[ticket],
-        )
+        _, client, user = (self._parties[name] for name in _names(ticket))
+        return (-level, client.served + client.lent, user.served + user.lent, self._waiting[ticket])
 
 
-def _parties(ticket: Ticket) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the ticket's client, and its user within that client."""
-    return (ticket.client.name,), (ticket.client.name, ticket.client.user)
+@dataclass(slots=True)
+class _Party:
+    """A client, a user of one, or () for everybody.
+
+    Attributes:
+        served: tokens of its requests that have ended.
+        lent: expected tokens of those that run.
+        share: tokens that each of its members would have been served, had they shared equally.
+        members: active parties within it.
+        tickets: its tickets, waiting or running.
+    """
+
+    served: float = 0.0
+    lent: float = 0.0
+    share: float = 0.0
+    members: int = 0
+    tickets: int = 0
+
+
+def _names(ticket: Ticket) -> tuple[_Name, _Name, _Name]:
+    """Return everybody, the ticket's client and its user within that client."""
+    return (), (ticket.client.name,), (ticket.client.name, ticket.client.user)

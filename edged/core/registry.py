@@ -27,7 +27,7 @@ class Registry:
         self._clock = clock
         self._salt = secrets.token_bytes(16)
         self._tickets: dict[Key, Ticket] = {}
-        self._kept: dict[Key, float] = {}  # finished ones, to the time of their end, oldest first
+        self._kept: dict[Key, tuple[float, int]] = {}  # finished ones, to their end and size, oldest first
         self._kept_bytes = 0
 
     def active(self) -> Iterator[Ticket]:
@@ -70,14 +70,14 @@ class Registry:
 
     def keep(self, ticket: Ticket) -> None:
         """Keep a ticket that has finished for its time, within the bounds."""
-        self._kept[ticket.key] = self._clock()
-        self._kept_bytes += len(ticket.text)
+        self._kept[ticket.key] = self._clock(), ticket.size
+        self._kept_bytes += ticket.size
         self._forget_old()
 
     def _forget_old(self) -> None:
         oldest_allowed = self._clock() - self.keep_seconds
         while self._kept:
-            key, ended = next(iter(self._kept.items()))
+            key, (ended, size) = next(iter(self._kept.items()))
             if (
                 ended >= oldest_allowed
                 and len(self._kept) <= MOST_KEPT
@@ -85,4 +85,5 @@ class Registry:
             ):
                 return
             del self._kept[key]
-            self._kept_bytes -= len(self._tickets.pop(key).text)
+            del self._tickets[key]
+            self._kept_bytes -= size

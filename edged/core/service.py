@@ -23,10 +23,13 @@ from edged.core.ticket import Ticket
 from edged.engine.client import Engine
 from edged.engine.generation import Generation
 from edged.errors import EdgedError, ErrorCode, invalid
-from edged.protocol import SEED_MAX, Client, Done, Message, Request
+from edged.protocol import SEED_MAX, Client, Done, Failed, Message, Request
 from edged.settings import Settings
 
 _log = structlog.get_logger(__name__)
+
+
+STOPPING = "edged is stopping; ask again when it is back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Core:
         self.queue = FairQueue()
         self.started = time.monotonic()
         self.stopping = False
+        self._model_key = ""
         self._registry = Registry(settings.journal.keep_results_seconds)
         self._running: dict[Ticket, float] = {}  # to the time of their start
         self._starts: dict[Ticket, asyncio.Task[None]] = {}
@@ -129,21 +133,32 @@ class Core:
             on_cancel=self._cancel,
         )
         self._registry.add(ticket)
+        ttl = request.ttl_s or self.settings.limits.ttl_seconds
+        expiry = asyncio.get_running_loop().call_later(ttl, self._expire, ticket)
         try:
             if self.engine.is_ready:
                 # A session's earlier turns are known only when its turn comes; its question must fit anyway.
-                await self._prepare(ticket, list(request.turns()))
-        except BaseException as error:
+                async with asyncio.timeout(ttl):
+                    await self._prepare(ticket, list(request.turns()))
+            self._check_open()
+        except TimeoutError:
+            pass  # `_expire` has ended the ticket
+        except EdgedError as error:
+            ticket.fail(error)
+        except BaseException:
+            ticket.finish("cancelled")
             self._registry.remove(ticket)
-            if isinstance(error, EdgedError):
-                ticket.fail(error)  # for a repeat that came meanwhile
-            else:
-                ticket.finish("cancelled")
+            expiry.cancel()
             raise
         if ticket.terminal is None:
+            self._expiries[ticket] = expiry
             self._enqueue(ticket)
-        else:  # cancelled meanwhile
-            self._registry.keep(ticket)
+            return Admitted(ticket)
+        expiry.cancel()
+        if isinstance(ticket.terminal, Failed):
+            self._registry.remove(ticket)
+            raise ticket.terminal.error()
+        self._registry.keep(ticket)  # cancelled meanwhile
         return Admitted(ticket)
 
     def find(self, client: Client, request_id: str) -> Ticket | None:
@@ -165,7 +180,7 @@ class Core:
     async def stop(self, budget_seconds: float) -> None:
         """Let nothing in any more and give what runs so many seconds to end."""
         self.stopping = True
-        error = EdgedError(ErrorCode.SHUTTING_DOWN, "edged is stopping; ask again when it is back")
+        error = EdgedError(ErrorCode.SHUTTING_DOWN, STOPPING)
         for ticket in list(self.queue):
             ticket.fail(error)
         with contextlib.suppress(TimeoutError):
@@ -179,7 +194,7 @@ class Core:
 
     def _check_open(self) -> None:
         if self.stopping:
-            raise EdgedError(ErrorCode.SHUTTING_DOWN, "edged is stopping; ask again when it is back")
+            raise EdgedError(ErrorCode.SHUTTING_DOWN, STOPPING)
         if self.engine.state == "failed":
             raise self._no_model()
 
@@ -217,17 +232,16 @@ class Core:
             tokens = await self.engine.prepare(None, request.prompt)
         else:
             tokens = await self.engine.prepare([m.model_dump(exclude_none=True) for m in messages])
-        if not tokens:
-            raise invalid("the prompt is empty: it has no tokens", param="prompt")
+        if (beyond := max(request.logit_bias, default=0)) >= self.engine.n_tokens:
+            raise invalid(
+                f"logit_bias names token {beyond}; the model has {self.engine.n_tokens}", param="logit_bias"
+            )
         ticket.prompt = tokens
         ticket.max_tokens = answer_tokens(request, len(tokens), self.engine.context, self.settings.limits)
 
     def _enqueue(self, ticket: Ticket) -> None:
         self.counters.accepted += 1
         ticket.on_finish = self._finished
-        seconds = ticket.request.ttl_s or self.settings.limits.ttl_seconds
-        seconds = max(0.0, seconds - ticket.waited)
-        self._expiries[ticket] = asyncio.get_running_loop().call_later(seconds, self._expire, ticket)
         self.queue.put(ticket)
         ahead = len(self.queue) - 1
         self._dispatch()
@@ -246,8 +260,8 @@ class Core:
         ticket.fail(
             EdgedError(
                 ErrorCode.EXPIRED,
-                f"not begun within {ticket.waited:.0f} s: {len(self.queue) - 1} other requests are waiting; "
-                "ask again later, or with a longer ttl_s",
+                f"not begun within {ticket.waited:.1f} s, its ttl: {len(self.queue)} requests are waiting, "
+                f"{self.running} running; ask again later, or with a longer ttl_s",
                 retry_after_s=self.speed.wait_seconds(len(self.queue), self.running),
             )
         )
@@ -259,17 +273,20 @@ class Core:
         if self.engine.state == "failed":
             for ticket in list(self.queue):
                 ticket.fail(self._no_model())
+        elif self.engine.plan is not None and self._model_key != self.engine.plan.key:
+            self._model_key = self.engine.plan.key
+            for ticket in self.queue:
+                ticket.prompt = None  # another model has other tokens
         self._dispatch()
 
     def _dispatch(self) -> None:
         """Start as many requests as the engine has room for."""
-        if not self.engine.is_ready or self.engine.plan is None:
+        if self.stopping or not self.engine.is_ready or self.engine.plan is None:
             return
         while self.running < self.engine.plan.load.sequences:
             ticket = self.queue.take(self._may_run, _cost)
             if ticket is None:
                 return
-            self._expiries.pop(ticket).cancel()
             self._running[ticket] = time.monotonic()
             if key := _session_key(ticket):
                 self._sessions_of[ticket] = self.sessions.begin(key)
@@ -291,11 +308,17 @@ class Core:
             else:
                 await self._prepare_session(ticket, session)
         except EdgedError as error:
-            ticket.fail(error)
+            fault: EdgedError | None = error
+        except Exception:
+            _log.exception("a request could not be started", request_id=ticket.id)
+            fault = EdgedError(ErrorCode.INTERNAL, "a fault in edged; its log says more")
+        else:
+            fault = None
+        del self._starts[ticket]
+        if fault is not None:
+            ticket.fail(fault)
         else:
             self._generate(ticket)
-        finally:
-            self._starts.pop(ticket, None)
 
     async def _prepare_session(self, ticket: Ticket, session: Session) -> None:
         """Prepare a turn of a conversation; its oldest turns leave when the context is full."""
@@ -308,8 +331,9 @@ class Core:
             except EdgedError as error:
                 if error.code is not ErrorCode.PROMPT_TOO_LONG or not left:
                     raise
-            if ticket.prompt is None or not left:
+            if not left:
                 return
+            assert ticket.prompt is not None
             # Old turns are worth more than a long answer that nobody asked for.
             default = min(limits.max_tokens_default, self.engine.context // 4)
             excess = len(ticket.prompt) + (ticket.request.max_tokens or default) - self.engine.context
@@ -325,6 +349,7 @@ class Core:
                     break
 
     def _generate(self, ticket: Ticket) -> None:
+        self._expiries.pop(ticket).cancel()
         assert ticket.prompt is not None
         generation = Generation(
             prompt=ticket.prompt,
@@ -343,14 +368,14 @@ class Core:
         if ticket.generation is not None:
             self.engine.cancel(ticket.generation)
             return
-        if start := self._starts.pop(ticket, None):
-            start.cancel()
         ticket.finish("cancelled")
 
     def _finished(self, ticket: Ticket) -> None:
         """Make room, keep what is worth keeping, and start the next."""
         if expiry := self._expiries.pop(ticket, None):
             expiry.cancel()
+        if start := self._starts.pop(ticket, None):
+            start.cancel()
         started = self._running.pop(ticket, None)
         computed = len(ticket.prompt or ()) + ticket.completion_tokens if ticket.generation else 0
         self.queue.leave(ticket, computed)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from edged.engine.generation import Generation
 from edged.engine.messages import Delta, Logprob
@@ -26,6 +26,8 @@ from edged.protocol import (
     TokenLogprob,
     Usage,
 )
+
+FORGOTTEN: dict[str, Any] = {"prompt": None, "messages": None, "system": None, "stop": (), "logit_bias": {}}
 
 State = Literal["queued", "running", "finished"]
 
@@ -100,7 +102,8 @@ class Ticket:
         self._seq = 0  # of the next frame that is handed on
         self._text_taken = 0  # characters of `text` that were handed on
         self._logprobs_taken = 0
-        self._reading: int | None = None  # prompt tokens read, not told yet
+        self._read = 0  # prompt tokens
+        self._reading: int | None = None  # the same, while it is not told
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
 
@@ -114,6 +117,12 @@ class Ticket:
         """Return the frames handed on so far; of a finished request its first and its last."""
         last = (self.terminal,) if self.terminal is not None else ()
         return (*((self._accepted,) if self._accepted else ()), *self._frames, *last)
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes a finished ticket takes."""
+        entries = sum(1 + len(entry.top) for entry in self._logprobs)
+        return 2048 + 2 * len(self.text) + 256 * entries
 
     @property
     def waited(self) -> float:
@@ -191,14 +200,13 @@ class Ticket:
     # --- Watcher of the generation ---
 
     def on_reading(self, done: int) -> None:
-        """Note how much of the prompt is read."""
-        self._reading = done
-        self._changed.set()
+        """Note how much of the prompt is read; what a new engine reads again is no news."""
+        if done > self._read:
+            self._reading = self._read = done
+            self._changed.set()
 
     def on_delta(self, delta: Delta) -> None:
-        """Take text, and the end; nothing more once it has ended."""
-        if self.terminal is not None:
-            return
+        """Take text, and the end."""
         if delta.tokens:
             now = time.monotonic()
             self._clock.first_token = self._clock.first_token or now
@@ -212,8 +220,7 @@ class Ticket:
 
     def on_failed(self, error: EdgedError) -> None:
         """Take the engine's word that there will be no answer."""
-        if self.terminal is None:
-            self.fail(error)
+        self.fail(error)
 
     # --- frames ---
 
@@ -251,7 +258,7 @@ class Ticket:
 
     def _last_seq(self) -> int:
         """Return the terminal frame's seq: what is not handed on yet goes before it, as one chunk."""
-        return max(self._seq, 1) + self._has_chunk()
+        return max(self._seq, int(self._accepted is not None)) + self._has_chunk()
 
     def _timings(self) -> Timings:
         clock = self._clock
@@ -270,11 +277,16 @@ class Ticket:
         )
 
     def _end(self, terminal: Terminal) -> None:
+        if self.terminal is not None:
+            return
         self.terminal = terminal
         self.state = "finished"
         self.on_finish(self)
-        self._frames.clear()  # `terminal` holds the whole text
-        self.request = self.request.model_copy(update={"prompt": None, "messages": None, "system": None})
+        # What is kept for duplicates is the terminal frame; all else would add up.
+        self._frames.clear()
+        self._logprobs = list(terminal.logprobs) if isinstance(terminal, Done) else []
+        self.prompt = self.generation = None
+        self.request = self.request.model_copy(update=FORGOTTEN)
         self._changed.set()
         self._finished.set()
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -39,7 +39,6 @@ class _Preparation:
     message: Prepare
     answer: asyncio.Future[list[int]] = field(default_factory=asyncio.Future)
     deaths: int = 0
-    at_engine: bool = False
 
 
 class Engine:
@@ -49,6 +48,7 @@ class Engine:
         plan: what was loaded, or is being.
         ready: what the engine said of itself when it was loaded; None while there is none.
         context: cells of one request, as of the last engine that was ready.
+        n_tokens: tokens of its vocabulary.
         on_change: called when the engine became ready, died or failed.
 
     Args:
@@ -67,10 +67,14 @@ class Engine:
         self._planner = planner
         self.plan: EnginePlan | None = None
         self.ready: Ready | None = None
-        self.context = 0
+        self.context = self.n_tokens = 0
         self.on_change: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
         self._preparations: dict[int, _Preparation] = {}
+        self._preparing: int | None = (
+            None  # the one that the engine has: a hung-up client's next one costs nothing
+        )
+        self._key = ""
         self._generations: dict[int, Generation] = {}
         self.supervisor = Supervisor(
             plan=self._make_plan,
@@ -88,7 +92,7 @@ class Engine:
     @property
     def is_ready(self) -> bool:
         """Say whether the engine serves now."""
-        return self.ready is not None
+        return self.ready is not None and self.supervisor.state == "ready"
 
     async def run(self) -> None:
         """Keep the engine alive until cancelled."""
@@ -104,10 +108,10 @@ class Engine:
         """
         number = next(self._numbers)
         preparation = _Preparation(Prepare(number, messages, raw))
+        self._expect_answer()
         self._preparations[number] = preparation
+        self._send_preparation()
         try:
-            if self.is_ready:
-                self._send_preparation(preparation)
             return await preparation.answer
         finally:
             self._preparations.pop(number, None)
@@ -115,6 +119,7 @@ class Engine:
     def generate(self, generation: Generation) -> None:
         """Begin to compute an answer, or do so as soon as the engine is ready."""
         generation.number = next(self._numbers)
+        self._expect_answer()
         self._generations[generation.number] = generation
         if self.is_ready:
             self._send_generation(generation)
@@ -141,21 +146,27 @@ class Engine:
                 for delta in message.deltas:
                     self._on_delta(delta)
             case Prepared():
-                if preparation := self._preparations.pop(message.request, None):
-                    _settle(preparation.answer, message.tokens)
+                self._prepared(message.request, message.tokens)
             case Refused():
-                if preparation := self._preparations.pop(message.request, None):
-                    _settle(preparation.answer, EdgedError(ErrorCode(message.code), message.message))
+                self._prepared(message.request, EdgedError(ErrorCode(message.code), message.message))
             case _:
                 _log.warning("unexpected message from the engine", name=type(message).__name__)
 
     def on_ready(self, ready: Ready) -> None:
         """Send what waited for the engine, or lost an earlier one."""
+        assert self.plan is not None
         self.ready = ready
-        self.context = ready.context
-        for preparation in self._preparations.values():
-            self._send_preparation(preparation)
-        for generation in self._generations.values():
+        self.context, self.n_tokens = ready.context, ready.n_tokens
+        self._preparing = None
+        self._send_preparation()
+        before, self._key = self._key, self.plan.key
+        if before not in ("", self._key):
+            self._fail_all(
+                EdgedError(
+                    ErrorCode.MODEL_UNAVAILABLE, "the model was changed while this request ran; ask again"
+                )
+            )
+        for generation in list(self._generations.values()):
             self._send_generation(generation)
         self.on_change()
 
@@ -167,9 +178,10 @@ class Engine:
             f"the engine died {MOST_DEATHS} times while it worked on this request (last: {reason}); "
             "the log says more",
         )
-        for preparation in list(self._preparations.values()):
-            preparation.deaths += preparation.at_engine and not blameless
-            preparation.at_engine = False
+        preparation = self._preparations.get(self._preparing or 0)
+        self._preparing = None
+        if preparation is not None and not blameless:
+            preparation.deaths += 1
             if preparation.deaths >= MOST_DEATHS:
                 _settle(preparation.answer, error)
         for generation in list(self._generations.values()):
@@ -186,8 +198,7 @@ class Engine:
         self.ready = None
         for preparation in list(self._preparations.values()):
             _settle(preparation.answer, error)
-        for generation in list(self._generations.values()):
-            self._fail(generation, error)
+        self._fail_all(error)
         self.on_change()
 
     def is_waiting(self) -> bool:
@@ -204,12 +215,35 @@ class Engine:
         assert self.plan is not None
         return self.plan.remember_repack_fault()
 
-    def _send_preparation(self, preparation: _Preparation) -> None:
-        self.supervisor.send(preparation.message)
-        preparation.at_engine = True
+    def _expect_answer(self) -> None:
+        if not self.is_waiting():
+            self.supervisor.expect_answer()
+
+    def _send_preparation(self) -> None:
+        """Send the next prompt to prepare, if the engine has none."""
+        if self.is_ready and self._preparing is None and self._preparations:
+            self._preparing, preparation = next(iter(self._preparations.items()))
+            self.supervisor.send(preparation.message)
+
+    def _prepared(self, number: int, outcome: list[int] | EdgedError) -> None:
+        if preparation := self._preparations.pop(number, None):
+            _settle(preparation.answer, outcome)
+        self._preparing = None
+        self._send_preparation()
 
     def _send_generation(self, generation: Generation) -> None:
         assert self.ready is not None
+        length = len(generation.prompt) + len(generation.produced)
+        if length >= self.context:  # an earlier life had more memory
+            self._fail(
+                generation,
+                EdgedError(
+                    ErrorCode.PROMPT_TOO_LONG,
+                    f"prompt and answer have {length} tokens by now, and the context shrank to "
+                    f"{self.context} when the engine was started again; shorten the prompt",
+                ),
+            )
+            return
         self.supervisor.send(
             Generate(
                 request=generation.number,
@@ -234,6 +268,13 @@ class Engine:
 
     def _end_cancelled(self, generation: Generation) -> None:
         self._on_delta(Delta(generation.number, [], "", [], "cancelled"))
+
+    def _fail_all(self, error: EdgedError) -> None:
+        for generation in list(self._generations.values()):
+            if generation.cancelled:
+                self._end_cancelled(generation)
+            else:
+                self._fail(generation, error)
 
     def _fail(self, generation: Generation, error: EdgedError) -> None:
         del self._generations[generation.number]

@@ -35,7 +35,7 @@ class Delta(NamedTuple):
 
     Attributes:
         request: its number.
-        tokens: ids drawn in this step.
+        tokens: ids whose text begins in `text`; the rest of those drawn come later, or again after a death.
         text: text that may be shown from now on.
         logprobs: entries of the tokens whose text begins in `text`.
         finish: "stop", "length" or "cancelled" once it has ended.
@@ -122,6 +122,7 @@ class Ready:
     context: int
     template: str
     stops: list[str]
+    n_tokens: int
     load_seconds: float
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 # With no stream waiting for its next token, a longer step only costs a newcomer some of its first wait.
 ALONE_FACTOR = 4
 FEWEST_TOKENS = 8
+MOST_DELAY = 4
 _WEIGHT = 0.3  # of the newest step in the running means
 
 
@@ -34,7 +35,9 @@ class Pace:
         return prompt_tokens * self._token_seconds + (self._streams_seconds if streams else 0.0)
 
     def learn(self, prompt_tokens: int, streams: int, seconds: float) -> None:
-        """Take note of a step that was measured."""
+        """Take note of a step that was measured; one that was held up tells little about the next."""
+        if self._streams_seconds:
+            seconds = min(seconds, MOST_DELAY * self.seconds(prompt_tokens, streams))
         if not prompt_tokens:
             self._streams_seconds += _WEIGHT * (seconds - self._streams_seconds)
         elif prompt_tokens >= FEWEST_TOKENS:

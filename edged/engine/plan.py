@@ -34,6 +34,7 @@ class EnginePlan:
         name: what requests call the model.
         file: its path.
         created: unix time of the file.
+        key: tells this model file on this machine from others.
         library: what computes, with its version.
         repack_reason: why weights are not repacked for faster kernels, if they aren't.
         notes: what an operator should know.
@@ -46,6 +47,7 @@ class EnginePlan:
     name: str
     file: str
     created: float
+    key: str
     library: str
     repack_reason: str | None
     notes: tuple[str, ...]
@@ -78,6 +80,7 @@ class Planner:
             name=store.entry_of(path) or path.stem,
             file=str(path),
             created=path.stat().st_mtime,
+            key=key,
             library=self._library,
             repack_reason=repack_reason,
             notes=tuple(self._notes(facts, load)),

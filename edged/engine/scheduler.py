@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from edged.engine.assembler import NOTHING_SHOWN, Shown
 from edged.engine.llama import DecodeStatus, LlamaError, Run
-from edged.engine.messages import Delta, FinishReason, Logprob, Reading, Step
+from edged.engine.messages import Delta, FinishReason, Reading, Step
 from edged.engine.pace import Pace
 from edged.engine.runner import Runner
 from edged.engine.sequence import Sequence
@@ -186,36 +187,35 @@ class Scheduler:
         """Draw a sequence's next token, and end the sequence where it ends."""
         token = self._runner.draw(sequence, row)
         if self._runner.ends(token):
-            return self._finish(sequence, "stop", [])
+            return self._finish(sequence, "stop")
         entry = None
         if sequence.top_logprobs is not None:
             entry = self._runner.logprob(row, token, sequence.top_logprobs)
         sequence.tokens.append(token)
-        shown = sequence.assembler.feed(self._runner.piece(token), entry)
+        shown = sequence.assembler.feed(token, self._runner.piece(token), entry)
         if shown.stopped:
             self._leave(sequence)
-            return Delta(sequence.request, [token], shown.text, shown.logprobs, "stop")
+            return Delta(sequence.request, shown.tokens, shown.text, shown.logprobs, "stop")
         if sequence.produced >= sequence.max_tokens or len(sequence.tokens) > self._context:
-            return self._finish(sequence, "length", [token], shown.text, shown.logprobs)
-        return Delta(sequence.request, [token], shown.text, shown.logprobs, None)
+            return self._finish(sequence, "length", shown)
+        return Delta(sequence.request, shown.tokens, shown.text, shown.logprobs, None)
 
-    def _finish(
-        self,
-        sequence: Sequence,
-        reason: FinishReason,
-        tokens: list[int],
-        text: str = "",
-        logprobs: Iterable[Logprob] = (),
-    ) -> Delta:
+    def _finish(self, sequence: Sequence, reason: FinishReason, shown: Shown = NOTHING_SHOWN) -> Delta:
         rest = sequence.assembler.flush()
         self._leave(sequence)
-        return Delta(sequence.request, tokens, text + rest.text, [*logprobs, *rest.logprobs], reason)
+        return Delta(
+            sequence.request,
+            shown.tokens + rest.tokens,
+            shown.text + rest.text,
+            shown.logprobs + rest.logprobs,
+            reason,
+        )
 
     # --- leave ---
 
     def _leave_cancelled(self) -> list[Delta]:
         gone = [s for s in (*self._waiting, *self._running) if s.cancelled]
-        return [self._finish(sequence, "cancelled", []) for sequence in gone]
+        return [self._finish(sequence, "cancelled") for sequence in gone]
 
     def _leave(self, sequence: Sequence) -> None:
         sequence.sampler.close()

@@ -54,7 +54,8 @@ LOAD_STALL_SECONDS = 180.0  # a cold card of 10 MB/s reads 1.8 GB in that time
 BACK_OFF_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 STEPS_OF_PATIENCE = 10
 FADING = 0.98
-FAILED_RETRY_SECONDS = 5.0  # a model that can't be loaded is looked at again: its file may have come
+NO_PLAN_RETRY_SECONDS = 5.0  # a model that isn't there is looked for again: its file may have come
+REFUSED_RETRY_SECONDS = 60.0  # a model that the library refused is tried again: its file may be another
 SETTLED_SECONDS = 60.0  # a life that lasts longer forgives the deaths before it
 
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
@@ -119,6 +120,9 @@ class Supervisor:
         self.pid: int | None = None
         self.restarts = -1
         self.load_progress: float | None = None
+        self._told: str | None = None  # the failure that the log has last
+        self._refused = False  # the library has refused this model
+        self._verdict: str | None = None  # why the process was killed here
         self._deaths = 0  # in a row, none of them settled
         self._ready_at: float | None = None
         self._heard_at = 0.0
@@ -129,9 +133,11 @@ class Supervisor:
     def send(self, message: Message) -> None:
         """Send a message to the engine, which must be ready."""
         if self._writer is not None:
-            if not self._listener.is_waiting():
-                self._heard_at = time.monotonic()
             self._writer.write(encode(message))
+
+    def expect_answer(self) -> None:
+        """Begin to be impatient: from now on the engine owes an answer."""
+        self._heard_at = time.monotonic()
 
     def retry_now(self) -> None:
         """End a pause before the next start."""
@@ -149,15 +155,19 @@ class Supervisor:
         """Live through one process's life; return the seconds to wait before the next."""
         try:
             load = self._plan()
-            if self.state == "failed":
-                self.state, self.reason = "starting", None
+        except EdgedError as error:
+            self._fail(error)
+            return NO_PLAN_RETRY_SECONDS
+        if self.state == "failed" and not self._refused:
+            self.state, self.reason = "starting", None
+        try:
             death = await self._live(load)
         except EdgedError as error:
-            if self.state != "failed" or self.reason != error.message:
-                _log.error("the model can't be loaded", reason=error.message)
-            self.state, self.reason = "failed", error.message
-            self._listener.on_failed(error)
-            return FAILED_RETRY_SECONDS
+            self._refused = True
+            self._fail(error)
+            return REFUSED_RETRY_SECONDS
+        except OSError as error:
+            death = Death(pid=None, code=0, verdict=f"could not be started: {error.strerror}")
         self.state, self.reason = "restarting", death.reason
         fallback = death.signal == signal.SIGILL and load.repack and self._on_illegal_instruction()
         _log.error("the engine died", reason=death.reason, pid=death.pid, without_repacking_next=fallback)
@@ -168,6 +178,13 @@ class Supervisor:
             return 0.0
         self._deaths += 1
         return BACK_OFF_SECONDS[min(self._deaths, len(BACK_OFF_SECONDS)) - 1]
+
+    def _fail(self, error: EdgedError) -> None:
+        if self._told != error.message:
+            _log.error("the model can't be loaded", reason=error.message)
+        self._told = self.reason = error.message
+        self.state = "failed"
+        self._listener.on_failed(error)
 
     async def _pause(self, seconds: float) -> None:
         self._wake.clear()
@@ -182,7 +199,9 @@ class Supervisor:
             EdgedError: the engine says that it can't load this model.
         """
         ours, its = socket.socketpair()
-        with its:
+        self._verdict = None
+        with contextlib.ExitStack() as until_started, its:
+            until_started.callback(ours.close)
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 str(its.fileno()),
@@ -194,6 +213,7 @@ class Supervisor:
                 stderr=asyncio.subprocess.PIPE,
                 limit=1 << 20,
             )
+            until_started.pop_all()
         self.pid = process.pid
         self.restarts += 1
         self._ready_at = None
@@ -206,6 +226,7 @@ class Supervisor:
         try:
             self._writer.write(encode(load))
             await self._listen(reader)
+            self.state = "restarting"  # what is sent from here on would be lost
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EXIT_SECONDS):
                     await process.wait()
@@ -218,10 +239,9 @@ class Supervisor:
             if process.returncode is None:
                 process.kill()
             code = await process.wait()
-            stalled = watch.result() if watch.done() else None
             watch.cancel()
             logs.cancel()
-        return Death(process.pid, code, stalled)
+        return Death(process.pid, code, self._verdict)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Hand the engine's messages on until it closes its end."""
@@ -231,7 +251,7 @@ class Supervisor:
                 data = await reader.read(1 << 16)
                 messages = decoder.feed(data)
             except (ConnectionError, ProtocolError) as error:
-                _log.error("the engine's messages can't be read", reason=str(error))
+                self._verdict = f"its messages could not be read: {error}"
                 return
             if not data:
                 return
@@ -252,20 +272,22 @@ class Supervisor:
                 raise EdgedError(ErrorCode.MODEL_UNAVAILABLE, f"the model can't be loaded: {message.message}")
             case Ready():
                 self.state, self.reason, self.load_progress = "ready", None, None
+                self._refused, self._told = False, None
                 self._ready_at = time.monotonic()
                 _log.info("the engine is ready", load_seconds=round(message.load_seconds, 2), pid=self.pid)
                 self._listener.on_ready(message)
             case _:
                 self._listener.on_message(message)
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> str:
-        """Kill an engine that has been silent for too long; return how long that was."""
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Kill an engine that has been silent for too long."""
         while True:
             await asyncio.sleep(min(1.0, self.stall_seconds / 4))
             silent = time.monotonic() - self._heard_at
             if silent > self._patience():
+                self._verdict = f"it gave no sign of life for {silent:.1f} s"
                 process.kill()
-                return f"no sign of life for {silent:.1f} s"
+                return
 
     def _patience(self) -> float:
         if self._ready_at is None:
@@ -281,14 +303,14 @@ class Death:
     """How a process ended.
 
     Attributes:
-        pid: the process.
+        pid: the process; None if it could not be started.
         code: its exit code, or the negative number of the signal that killed it.
-        stalled: why the supervisor killed it, if it did.
+        verdict: why the supervisor ended it, if it did.
     """
 
-    pid: int
+    pid: int | None
     code: int
-    stalled: str | None
+    verdict: str | None
 
     @property
     def signal(self) -> int | None:
@@ -298,10 +320,10 @@ class Death:
     @property
     def reason(self) -> str:
         """Return the end in words."""
-        if self.stalled:
-            return f"killed after {self.stalled}"
+        if self.verdict:
+            return self.verdict
         if self.signal is None:
-            return f"ended with exit code {self.code}"
+            return f"ended with exit code {self.code}; the log says more"
         name = signal.Signals(self.signal).name if self.signal in set(signal.Signals) else str(self.signal)
         hint = {
             "SIGILL": " (a kernel that this processor can't run)",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import queue
+import resource
 import signal
 import socket
 import sys
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 5.0
 WARM_UP_TOKENS = 64
+STACK_BYTES = (
+    64 << 20
+)  # 64 KiB of one letter overflow 16 MiB with deepseek's vocabulary; only what is used counts
 
 
 def log(level: str, event: str, **fields: Any) -> None:
@@ -93,7 +97,8 @@ class Channel:
                     self.inbox.put(message)
         except (OSError, ProtocolError) as error:
             log("error", "the daemon's messages can't be read", reason=str(error))
-        self.inbox.put(None)
+        finally:
+            self.inbox.put(None)
 
 
 class Worker:
@@ -109,18 +114,22 @@ class Worker:
         channel.on_cancel = scheduler.interrupt
 
     def serve(self) -> None:
-        """Compute until the daemon closes the channel."""
+        """Compute until the daemon closes the channel.
+
+        Messages come before the next step; but of prompts to prepare, which take their time, one a step.
+        """
         while True:
             try:
-                while (message := self._next()) is not None:
-                    self._handle(message)
-                return
+                message = self._next()
             except queue.Empty:
                 pass
-            if self._scheduler.has_work:
-                self._channel.send(self._scheduler.step())
             else:
-                self._channel.send(Heartbeat())
+                if message is None:
+                    return
+                self._handle(message)
+                if not isinstance(message, Prepare):
+                    continue
+            self._channel.send(self._scheduler.step() if self._scheduler.has_work else Heartbeat())
 
     def _next(self) -> Message | None:
         """Return a message; wait for one only when there is nothing to compute.
@@ -163,7 +172,7 @@ class Worker:
         assembler = Assembler(message.stop)
         for token in message.produced:  # their text was shown in an earlier life
             sampler.accept(token)
-            assembler.feed(self._vocabulary.piece(token))
+            assembler.feed(token, self._vocabulary.piece(token))
         self._scheduler.add(
             Sequence(
                 request=message.request,
@@ -270,6 +279,7 @@ def run(channel: Channel, load: Load) -> None:
                 context=context.context,
                 template="model" if source else "plain",
                 stops=[] if source else list(PLAIN_STOPS),
+                n_tokens=vocabulary.n_tokens,
                 load_seconds=time.monotonic() - started,
             )
         )
@@ -282,6 +292,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
+    deepen_stack()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     load = channel.first()
     if not isinstance(load, Load):
@@ -297,6 +308,13 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def deepen_stack() -> None:
+    """Let the main thread's stack grow: some tokenisers recurse over every character of a long word."""
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    wanted = STACK_BYTES if most == resource.RLIM_INFINITY else min(STACK_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted, most))
+
+
 def confine(load: Load, daemon: int) -> None:
     """Give up, while there is one thread, what computing does not need; say what this machine can't take."""
     model_directory = Path(load.path).resolve().parent
@@ -309,7 +327,9 @@ def confine(load: Load, daemon: int) -> None:
     for give_up in steps:
         try:
             give_up()
-        except ConfinementError as error:
+        except ProcessLookupError:
+            raise
+        except (ConfinementError, OSError) as error:
             log("warning", "the engine is less confined than it could be", reason=str(error))
 
 

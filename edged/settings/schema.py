@@ -80,7 +80,7 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 Tokens = Annotated[int, Field(ge=1, le=2**20)]
-Bytes = Annotated[int, Field(ge=1, le=2**26)]
+Bytes = Annotated[int, Field(ge=1, le=2**22)]
 Seconds = Annotated[float, Field(ge=0.1, le=MAX_SECONDS)]
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$"), Allowed("1 to 64 characters of A-Z a-z 0-9 _ . -")
@@ -146,7 +146,9 @@ class EngineTable(_Table):
     threads_batch: Threads | Auto = Field(
         "auto", description="Threads that read prompts; auto: by the cores."
     )
-    batch_tokens: Tokens = Field(512, description="Tokens of all requests in one step, at most.")
+    batch_tokens: Annotated[int, Field(ge=65, le=2**20)] = Field(
+        512, description="Tokens of all requests in one step, at most; more than there are sequences."
+    )
     ubatch_tokens: Tokens = Field(
         256, description="Tokens computed at a time within a step; more want more memory."
     )

@@ -30,8 +30,9 @@ class FakeEngine:
     """Counts words as tokens and answers when it is told to."""
 
     def __init__(self, slots: int = 1, context: int = 100) -> None:
-        self.plan = SimpleNamespace(load=SimpleNamespace(sequences=slots))
+        self.plan = SimpleNamespace(load=SimpleNamespace(sequences=slots), key="model")
         self.context = context
+        self.n_tokens = 1000
         self.is_ready = True
         self.state = "ready"
         self.supervisor = SimpleNamespace(reason=None, stall_seconds=0.0)
@@ -41,8 +42,13 @@ class FakeEngine:
         self.started: list[str] = []
         self.refuse: EdgedError | None = None
         self._began = asyncio.Event()
+        self.gate = asyncio.Event()  # prompts are prepared while it is set
+        self.gate.set()
+        self.asked = asyncio.Event()
 
     async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> list[int]:
+        self.asked.set()
+        await self.gate.wait()
         if self.refuse:
             raise self.refuse
         self.prepared.append(messages if raw is None else raw)

@@ -96,7 +96,20 @@ def test_every_ticket_is_taken_once_and_nothing_is_left_behind(
         queue.leave(next_one, 1)
     assert set(taken) == set(waiting)
     assert len(taken) == len(waiting)
-    assert not queue._active
-    assert not queue._served
-    assert not queue._lent
+    assert not queue._parties
     assert not queue._costs
+
+
+def test_one_time_newcomers_do_not_starve_a_steady_client() -> None:
+    queue = FairQueue()
+    for _ in range(3):
+        queue.put(ticket("steady", cost=10))
+    order = []
+    queue.put(ticket("new", cost=10))
+    for turn in range(8):
+        queue.put(ticket(f"new{turn}", cost=10))
+        taken = take(queue)
+        assert taken is not None
+        order.append(taken.client.name)
+        queue.leave(taken, used=10)
+    assert order.count("steady") >= 2

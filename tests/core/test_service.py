@@ -146,7 +146,7 @@ async def test_request_that_has_not_begun_in_its_time_expires(core: Core, engine
     assert isinstance(end, Failed)
     assert end.code is ErrorCode.EXPIRED
     engine.answer()
-    assert engine.started != ["late"]
+    assert "late" not in engine.started
 
 
 async def test_repeat_gets_the_same_answer_and_is_not_computed_again(core: Core, engine: FakeEngine) -> None:
@@ -252,6 +252,102 @@ async def test_refusal_of_the_template_reaches_the_requester_and_leaves_nothing(
     with pytest.raises(EdgedError, match="alternate"):
         await core.submit(ask(id="a"), ALICE)
     assert core.find(ALICE, "a") is None
+
+
+async def test_ttl_counts_while_the_prompt_is_prepared(core: Core, engine: FakeEngine) -> None:
+    engine.gate.clear()
+    with pytest.raises(EdgedError) as refused:
+        await core.submit(ask(ttl_s=0.01), ALICE)
+    assert refused.value.code is ErrorCode.EXPIRED
+    assert core.find(ALICE, "a") is None
+
+
+async def test_cancel_while_the_prompt_is_prepared_gives_one_terminal_frame(
+    core: Core, engine: FakeEngine
+) -> None:
+    engine.gate.clear()
+    engine.refuse = EdgedError(ErrorCode.INVALID, "refused later")
+    submitting = asyncio.create_task(core.submit(ask(id="a"), ALICE))
+    await engine.asked.wait()
+    ticket = core.find(ALICE, "a")
+    assert ticket is not None
+    repeat = await core.submit(ask(id="a"), ALICE)
+    ticket.cancel()
+    engine.gate.set()
+    assert (await submitting).ticket is repeat.ticket is ticket
+    end = await ticket.wait()
+    assert isinstance(end, Done)
+    assert (end.finish_reason, end.seq) == ("cancelled", 0)
+    assert core.running == len(core.queue) == 0
+
+
+async def test_client_that_hangs_up_while_the_prompt_is_prepared_leaves_nothing(
+    core: Core, engine: FakeEngine
+) -> None:
+    engine.gate.clear()
+    submitting = asyncio.create_task(core.submit(ask(id="a"), ALICE))
+    await engine.asked.wait()
+    submitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await submitting
+    assert core.find(ALICE, "a") is None
+    assert not list(core._registry.active())
+
+
+async def test_stop_lets_nothing_slip_in_that_is_being_prepared(core: Core, engine: FakeEngine) -> None:
+    engine.gate.clear()
+    submitting = asyncio.create_task(core.submit(ask(id="a"), ALICE))
+    await engine.asked.wait()
+    await core.stop(0)
+    engine.gate.set()
+    with pytest.raises(EdgedError, match="stopping"):
+        await submitting
+    assert core.running == len(core.queue) == 0
+    assert engine.started == []
+
+
+async def test_stop_ends_what_waits_for_its_prompt(core: Core, engine: FakeEngine) -> None:
+    engine.is_ready = False
+    ticket = (await core.submit(ask(), ALICE)).ticket
+    engine.gate.clear()
+    engine.is_ready = True
+    engine.on_change()
+    await core.stop(0)
+    engine.gate.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert isinstance(ticket.terminal, Failed)
+    assert ticket.state == "finished"
+    assert engine.started == []
+
+
+async def test_another_model_gets_the_waiting_prompts_anew(core: Core, engine: FakeEngine) -> None:
+    await core.submit(ask(id="running"), ALICE)
+    await core.submit(ask("one two three", id="waiting"), ALICE)
+    for key in ("model", "another"):
+        engine.plan.key = key
+        engine.on_change()
+    before = len(engine.prepared)
+    engine.answer()
+    await engine.begun()
+    assert len(engine.prepared) == before + 1
+
+
+async def test_logit_bias_beyond_the_vocabulary_is_refused_with_both_figures(core: Core) -> None:
+    with pytest.raises(EdgedError, match="token 5000; the model has 1000"):
+        await core.submit(ask(logit_bias={5000: 1.0}), ALICE)
+
+
+async def test_what_is_kept_of_finished_requests_is_bounded(
+    core: Core, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.core.registry.MOST_KEPT_BYTES", 10_000)
+    for i in range(10):
+        ticket = (await core.submit(ask(id=f"a{i}"), ALICE)).ticket
+        engine.answer()
+        assert (ticket.prompt, ticket.generation) == (None, None)
+    kept = [i for i in range(10) if core.find(ALICE, f"a{i}")]
+    assert kept == [6, 7, 8, 9]
 
 
 # --- sessions ---

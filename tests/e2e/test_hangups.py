@@ -58,9 +58,8 @@ async def test_hang_up_without_a_stream_cancels_too(daemon: Daemon) -> None:
 async def test_half_closed_connection_gets_its_whole_answer(daemon: Daemon) -> None:
     reader, writer = await asyncio.open_unix_connection(daemon.socket)
     body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8})
-    writer.write(
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-    )
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close"
+    writer.write(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
     writer.write_eof()
     answer = (await reader.read()).decode()
     writer.close()

@@ -21,8 +21,8 @@ from edged.engine.messages import (
     LoadFailed,
     Prepare,
     Prepared,
-    Ready,
     Reading,
+    Ready,
     Step,
 )
 from edged.engine.worker import Channel, log
@@ -43,7 +43,7 @@ def main() -> None:
     log("warning", "a line of the child", place="fake")
     print("what a dying library writes", file=sys.stderr, flush=True)
     channel.start()
-    channel.send(Ready(context=1024, template="model", stops=[], load_seconds=0.0))
+    channel.send(Ready(context=1024, template="model", stops=[], n_tokens=100, load_seconds=0.0))
     while (message := channel.inbox.get()) is not None:
         match message:
             case Prepare():

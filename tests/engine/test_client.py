@@ -63,8 +63,8 @@ async def running(behaviour: str, quirks: Quirks | None = None, stall: float = 3
             quirks.remember_repack_fault("here", "died of SIGILL")
             return True
 
-        made = SimpleNamespace(load=replace(load, repack=fault is None), remember_repack_fault=remember)
-        return cast(EnginePlan, made)
+        loaded = replace(load, repack=fault is None)
+        return cast(EnginePlan, SimpleNamespace(key="model", load=loaded, remember_repack_fault=remember))
 
     engine = Engine(plan, stall_seconds=stall, command=COMMAND)
     task = asyncio.create_task(engine.run())
@@ -158,7 +158,7 @@ async def test_engine_that_dies_at_every_start_is_backed_off_and_stated() -> Non
         engine.on_change = on_change
         await died.wait()
         assert engine.state == "restarting"
-        assert engine.supervisor.reason == "ended with exit code 3"
+        assert engine.supervisor.reason == "ended with exit code 3; the log says more"
 
 
 async def test_cancel_ends_a_generation_wherever_it_is() -> None:
