@@ -264,6 +264,8 @@ class Engine:
         generation.produced += delta.tokens
         if delta.finish is not None:
             del self._generations[delta.request]
+            if delta.finish != "cancelled":
+                self.supervisor.forgive()
         generation.watcher.on_delta(delta)
 
     def _end_cancelled(self, generation: Generation) -> None:

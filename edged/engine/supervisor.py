@@ -56,7 +56,6 @@ STEPS_OF_PATIENCE = 10
 FADING = 0.98
 NO_PLAN_RETRY_SECONDS = 5.0  # a model that isn't there is looked for again: its file may have come
 REFUSED_RETRY_SECONDS = 60.0  # a model that the library refused is tried again: its file may be another
-SETTLED_SECONDS = 60.0  # a life that lasts longer forgives the deaths before it
 
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
 
@@ -123,7 +122,7 @@ class Supervisor:
         self._told: str | None = None  # the failure that the log has last
         self._refused = False  # the library has refused this model
         self._verdict: str | None = None  # why the process was killed here
-        self._deaths = 0  # in a row, none of them settled
+        self._deaths = 0  # in a row, without an answer in between
         self._ready_at: float | None = None
         self._heard_at = 0.0
         self._longest_step = 0.0  # seconds between messages while an answer was due; fades
@@ -138,6 +137,10 @@ class Supervisor:
     def expect_answer(self) -> None:
         """Begin to be impatient: from now on the engine owes an answer."""
         self._heard_at = time.monotonic()
+
+    def forgive(self) -> None:
+        """Forget the deaths before: this engine has answered a request."""
+        self._deaths = 0
 
     def retry_now(self) -> None:
         """End a pause before the next start."""
@@ -171,8 +174,6 @@ class Supervisor:
         self.state, self.reason = "restarting", death.reason
         fallback = death.signal == signal.SIGILL and load.repack and self._on_illegal_instruction()
         _log.error("the engine died", reason=death.reason, pid=death.pid, without_repacking_next=fallback)
-        if self._ready_at is not None and time.monotonic() - self._ready_at > SETTLED_SECONDS:
-            self._deaths = 0
         self._listener.on_death(death.reason, blameless=fallback)
         if fallback:
             return 0.0
