@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Daemon, Stream, read_stream
+from .conftest import Daemon, Stream, read_stream, until
+
+pytestmark = pytest.mark.slow
 
 LONG = (
     "The harbour was quiet in the early morning, and the boats lay still beside the long wooden pier. " * 15
@@ -73,7 +75,7 @@ async def test_stream_goes_on_where_it_was(
     assert await reference(deterministic, moment) == expected, "the next request works"
     status = await deterministic.get("/v1/status")
     assert status["requests"]["running"] == status["requests"]["queued"] == 0
-    assert descriptors(deterministic) <= before
+    await until(lambda: descriptors(deterministic) <= before)
     assert not Path(f"/proc/{killer.pids[0]}").exists()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from .conftest import Daemon, read_stream
 
 CODE_WORDS = ["falcon", "marble", "tundra", "violet", "copper", "orchid", "glacier", "walnut"]
@@ -25,6 +27,7 @@ async def test_eight_clients_stream_at_once_and_get_their_own_answers(daemon: Da
     assert max(running for _, running in events if running is not None) == len(CODE_WORDS)
 
 
+@pytest.mark.slow
 async def test_deterministic_answers_are_the_same_alone_and_beside_seven_others(
     deterministic: Daemon,
 ) -> None:
