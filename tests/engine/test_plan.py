@@ -1,0 +1,308 @@
+"""What is loaded follows from the settings, the file and the machine; what can't be is refused beforehand."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import struct
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from edged.engine.plan import BUDGET_SHARE, EnginePlan, Planner
+from edged.errors import EdgedError, ErrorCode
+from edged.models.catalogue import DEFAULT_MODEL, find
+from edged.models.gguf import read_gguf
+from edged.models.memory import estimate
+from edged.models.sizing import DEFAULT_CONTEXT
+from edged.settings import Settings
+
+MEBI = 1 << 20
+
+Plan = Callable[..., EnginePlan]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """A device with four cores and 4 GB, of which 3 GB are available."""
+    memory = types.SimpleNamespace(total=4_000_000_000, available=3_000_000_000)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    return memory
+
+
+@pytest.fixture
+def plan(tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace) -> Plan:
+    """Plan for the tiny model; keywords are the tables' keys, as in model={"context": 512}."""
+
+    def make(**tables: dict[str, Any]) -> EnginePlan:
+        return planner(tmp_path, tiny_model, **tables).plan()
+
+    return make
+
+
+def planner(state: Path, path: Path, *, model: dict[str, Any] | None = None, **tables: Any) -> Planner:
+    return Planner(Settings(state_dir=str(state), model={"path": str(path), **(model or {})}, **tables))
+
+
+def refusal(make: Callable[[], object]) -> str:
+    """Return the words of the refusal."""
+    with pytest.raises(EdgedError) as caught:
+        make()
+    assert caught.value.code is ErrorCode.MODEL_UNAVAILABLE
+    return caught.value.message
+
+
+def without_template(tiny_model: Path, target: Path) -> Path:
+    """Copy the model, its template under a key that nobody reads."""
+    raw = tiny_model.read_bytes()
+    target.write_bytes(raw.replace(b"tokenizer.chat_template", b"tokenizer.some_template"))
+    return target
+
+
+def trained_for(tiny_model: Path, target: Path, context: int) -> Path:
+    """Copy the model as one that was trained for another context."""
+    raw = tiny_model.read_bytes()
+    at = raw.index(b"llama.context_length") + len(b"llama.context_length") + 4
+    target.write_bytes(raw[:at] + struct.pack("<I", context) + raw[at + 4 :])
+    return target
+
+
+# --- the file ---
+
+
+def test_missing_file_is_told_with_its_path(tmp_path: Path, machine: types.SimpleNamespace) -> None:
+    path = tmp_path / "none.gguf"
+    assert str(path) in refusal(planner(tmp_path, path).plan)
+    default = Planner(Settings(state_dir=str(tmp_path)))
+    assert f"edgectl model fetch {DEFAULT_MODEL}" in refusal(default.plan)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGML\x00", b"no model at all, but long enough for a header"])
+def test_file_that_is_no_gguf_is_told(tmp_path: Path, machine: types.SimpleNamespace, content: bytes) -> None:
+    path = tmp_path / "my.gguf"
+    path.write_bytes(content)
+    assert str(path) in refusal(planner(tmp_path, path).plan)
+
+
+def test_file_cut_short_is_told_with_both_sizes(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    path = tmp_path / "cut.gguf"
+    raw = tiny_model.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    assert f"{len(raw) / 2e6:.1f} MB of the {len(raw) / 1e6:.1f} MB" in refusal(planner(tmp_path, path).plan)
+
+
+def test_directory_in_place_of_a_file_is_told(tmp_path: Path, machine: types.SimpleNamespace) -> None:
+    assert str(tmp_path) in refusal(planner(tmp_path, tmp_path).plan)
+
+
+def test_a_fetched_file_is_noticed_by_the_next_plan(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    made = Planner(Settings(state_dir=str(tmp_path)))
+    refusal(made.plan)
+    path = tmp_path / "models" / find(DEFAULT_MODEL).file_name
+    path.parent.mkdir()
+    path.write_bytes(tiny_model.read_bytes())
+    found = made.plan()
+    assert (found.name, found.file, found.load.path) == (DEFAULT_MODEL, str(path), str(path))
+
+
+def test_a_plan_says_what_it_is_about(plan: Plan, tiny_model: Path) -> None:
+    found = plan()
+    assert found.facts == read_gguf(tiny_model)
+    assert (found.name, found.file) == (tiny_model.stem, str(tiny_model))
+    assert found.created == tiny_model.stat().st_mtime
+    assert found.library == f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}"
+
+
+# --- context and memory ---
+
+
+def test_context_above_the_models_is_refused_with_both_figures(plan: Plan) -> None:
+    assert plan(model={"context": 4096}).load.context == 4096
+    message = refusal(lambda: plan(model={"context": 4097}))
+    assert "4097" in message
+    assert "4096" in message
+    assert "lower model.context" in message
+
+
+def test_what_exceeds_the_budget_is_refused_with_both_figures(plan: Plan, tiny_model: Path) -> None:
+    need = estimate(read_gguf(tiny_model), 4096, 8).needed_bytes
+    tables: dict[str, Any] = {"model": {"context": 4096, "sequences": 8}}
+    message = refusal(lambda: plan(**tables, engine={"memory_budget_bytes": need - MEBI}))
+    assert f"needs {need / 1e6:.0f} MB" in message
+    assert f"{(need - MEBI) / 1e6:.0f} MB are available" in message
+    assert "lower model.context (4096)" in message
+    assert plan(**tables, engine={"memory_budget_bytes": need}).load.context == 4096
+
+
+def test_what_exceeds_the_available_memory_is_refused(plan: Plan, machine: types.SimpleNamespace) -> None:
+    machine.available = 20_000_000
+    assert "20 MB are available" in refusal(plan)
+    assert "20 MB are available" in refusal(lambda: plan(model={"context": 512, "sequences": 1}))
+    plan(engine={"memory_budget_bytes": 100_000_000})  # the operator's word goes before
+
+
+def test_auto_context_is_what_the_model_and_the_default_allow(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    for trained, expected in ((2048, 2048), (DEFAULT_CONTEXT, DEFAULT_CONTEXT), (32768, DEFAULT_CONTEXT)):
+        path = trained_for(tiny_model, tmp_path / f"{trained}.gguf", trained)
+        found = planner(tmp_path, path).plan()
+        assert found.load.context == expected
+        assert found.notes == ()
+
+
+@pytest.mark.parametrize("budget", [32, 40, 50])
+def test_auto_context_is_the_largest_within_the_budget_and_a_note_says_so(
+    plan: Plan, tiny_model: Path, budget: int
+) -> None:
+    found = plan(model={"sequences": 4}, engine={"memory_budget_bytes": budget * MEBI})
+    context = found.load.context
+    assert 512 <= context < DEFAULT_CONTEXT
+    facts = read_gguf(tiny_model)
+    assert estimate(facts, context, 4).needed_bytes <= budget * MEBI
+    assert estimate(facts, context + 256, 4).needed_bytes > budget * MEBI
+    assert any(f"the context is {context} tokens" in note for note in found.notes)
+
+
+def test_auto_context_leaves_the_device_room_to_breathe(
+    plan: Plan, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    machine.available = 60_000_000
+    found = plan(model={"sequences": 4})
+    assert found.load.context < DEFAULT_CONTEXT
+    facts = read_gguf(tiny_model)
+    assert estimate(facts, found.load.context, 4).needed_bytes <= machine.available * BUDGET_SHARE
+    asked = plan(model={"sequences": 4, "context": found.load.context + 512})
+    assert asked.notes == ()  # who names a figure gets it, without a note
+
+
+def test_memory_and_cores_are_read_anew_for_each_plan(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    made = planner(tmp_path, tiny_model, model={"sequences": 4})
+    before = made.plan().load.context
+    machine.available = 60_000_000
+    assert made.plan().load.context < before
+
+
+def test_auto_sequences_and_threads_follow_from_the_machine(
+    plan: Plan, machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = plan().load
+    assert (load.sequences, load.threads, load.threads_batch) == (8, 2, 4)
+    machine.total = 950_000_000
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    load = plan().load
+    assert (load.sequences, load.threads, load.threads_batch) == (2, 1, 1)
+
+
+def test_what_the_settings_say_is_what_is_loaded(plan: Plan) -> None:
+    load = plan(
+        model={"context": 1024, "sequences": 3, "kv_type": "q8_0"},
+        engine={
+            "threads": 5,
+            "threads_batch": 6,
+            "batch_tokens": 300,
+            "ubatch_tokens": 100,
+            "step_milliseconds": 50,
+            "deterministic": True,
+        },
+    ).load
+    assert (load.context, load.sequences, load.kv_type) == (1024, 3, "q8_0")
+    assert (load.threads, load.threads_batch) == (5, 6)
+    assert (load.batch_tokens, load.ubatch_tokens, load.step_milliseconds) == (300, 100, 50)
+    assert load.deterministic
+
+
+# --- kernels ---
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "expected"),
+    [
+        ({}, {}, False),
+        ({}, {"deterministic": True}, True),
+        ({"kv_type": "q8_0"}, {}, True),
+        ({"kv_type": "q4_0"}, {}, True),
+        ({}, {"flash_attention": True}, True),
+        ({}, {"flash_attention": False}, False),
+    ],
+)
+def test_flash_attention_is_on_where_it_is_needed(
+    plan: Plan, model: dict[str, Any], engine: dict[str, Any], expected: bool
+) -> None:
+    assert plan(model=model, engine=engine).load.flash_attention is expected
+
+
+def test_repacking_is_on_unless_the_settings_say_no(plan: Plan) -> None:
+    for value, expected in (("auto", True), (True, True), (False, False)):
+        found = plan(engine={"repack": value})
+        assert found.load.repack is expected
+        assert (found.repack_reason is None) is expected
+    assert plan(engine={"repack": False}).repack_reason == "engine.repack is false"
+
+
+def test_a_fault_of_repacked_kernels_is_remembered_across_restarts(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    def again(repack: bool | str) -> EnginePlan:
+        return planner(tmp_path, tiny_model, engine={"repack": repack}).plan()
+
+    made = planner(tmp_path, tiny_model)
+    assert made.plan().remember_repack_fault()
+    for found in (made.plan(), again("auto")):
+        assert not found.load.repack
+        assert found.repack_reason is not None
+        assert "SIGILL" in found.repack_reason
+    assert again(True).load.repack  # the operator's word goes before
+    assert again(True).repack_reason is None
+    assert again(False).repack_reason == "engine.repack is false"
+
+
+def test_a_fault_is_not_remembered_for_what_the_operator_insists_on(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    for value in (True, False):
+        found = planner(tmp_path, tiny_model, engine={"repack": value}).plan()
+        assert not found.remember_repack_fault()
+    assert planner(tmp_path, tiny_model).plan().load.repack
+
+
+def test_a_fault_is_remembered_for_that_model_alone(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    planner(tmp_path, tiny_model).plan().remember_repack_fault()
+    other = tmp_path / "other.gguf"
+    other.write_bytes(tiny_model.read_bytes())
+    assert planner(tmp_path, other).plan().load.repack
+
+
+def test_a_fault_that_cannot_be_written_holds_until_the_daemon_ends(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    made = planner(tmp_path / "missing", tiny_model)
+    with capture_logs() as events:
+        assert made.plan().remember_repack_fault()
+    assert [event["log_level"] for event in events] == ["warning"]
+    assert not made.plan().load.repack
+
+
+# --- notes ---
+
+
+def test_a_model_without_a_template_is_noted(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    path = without_template(tiny_model, tmp_path / "plain.gguf")
+    notes = planner(tmp_path, path).plan().notes
+    assert len(notes) == 1
+    assert "no chat template" in notes[0]
+    assert planner(tmp_path, tiny_model).plan().notes == ()
