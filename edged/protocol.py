@@ -38,6 +38,7 @@ MAX_STOP_CHARACTERS = 256
 MAX_LOGIT_BIASES = 1024
 MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
+MAX_DIGITS = 400  # as many as the largest float has, and more
 LEAST_FACTOR = 0.01
 """Logits are divided by temperature and penalty: by much less they overflow."""
 
@@ -173,7 +174,7 @@ class Request(_Model):
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> Request:
-        """Validate the fields of a request.
+        """Validate the fields of a request; null stands for a field that was left out.
 
         Raises:
             EdgedError: `invalid`, naming the field, its fault and what is allowed.
@@ -213,13 +214,22 @@ def _raise_invalid(error: ValidationError) -> NoReturn:
     # Union members and validator names stand in the path too; a requester knows only fields and indices.
     path = [str(part) for part in fault["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
     param = ".".join(path) or None
-    what = fault["msg"].removeprefix("Value error, ")
+    what = _FAULTS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
     if fault["type"] == "extra_forbidden":
         name = str(fault["loc"][-1])[:64]
         raise invalid(f"unknown field {json.dumps(name)}", param=name)
     raise invalid(f"{param}: {what}" if param else what, param=param)
 
 
+# Where pydantic's words are Python's rather than JSON's.
+_FAULTS = {
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "string_type": "must be a text",
+    "string_unicode": "must be text that is UTF-8",
+    "too_short": "must not be empty",
+}
 _FIELD_NAMES = {*Request.model_fields, *Message.model_fields}
 
 
@@ -230,7 +240,7 @@ def parse_json(body: bytes) -> Any:
         EdgedError: `invalid`, saying where and why.
     """
     try:
-        return json.loads(body.decode(), parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(body.decode(), parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
     except UnicodeDecodeError as error:
         raise invalid(f"the body is no UTF-8 (byte {error.start})") from None
     except RecursionError:
@@ -250,6 +260,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:32]} is out of range")
     return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits is out of range")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,8 +395,13 @@ Terminal = Done | Failed
 def frame_fields(frame: Frame) -> dict[str, Any]:
     """Return a frame as the fields of its JSON object; what is empty or unknown is left out."""
     fields: dict[str, Any] = {"v": PROTOCOL_VERSION, **asdict(frame)}
-    for name in ("session_turns_dropped", "logprobs", "retry_after_s", "param"):
-        if not fields.get(name, True):
+    for name, nothing in (
+        ("session_turns_dropped", 0),
+        ("logprobs", ()),
+        ("retry_after_s", None),
+        ("param", None),
+    ):
+        if fields.get(name, ...) == nothing:
             del fields[name]
     for entry in fields.get("logprobs", ()):
         entry["bytes"] = list(entry["bytes"])

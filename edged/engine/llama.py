@@ -453,10 +453,9 @@ class Sampler:
         self._chain = _lib.llama_sampler_chain_init(chain_params)
         self._length = 0
         n_tokens = vocabulary.n_tokens
-        biases = [(token, bias) for token, bias in params.logit_bias if token < n_tokens]
-        if biases:
-            array = (_lib.llama_logit_bias * len(biases))(*biases)
-            self._add(_lib.llama_sampler_init_logit_bias(n_tokens, len(biases), array))
+        if params.logit_bias:
+            biases = (_lib.llama_logit_bias * len(params.logit_bias))(*map(tuple, params.logit_bias))
+            self._add(_lib.llama_sampler_init_logit_bias(n_tokens, len(biases), biases))
         if params.repeat_penalty != 1.0:
             repeat = _lib.llama_sampler_init_penalties(
                 n_tokens, _REPEAT_WINDOW, params.repeat_penalty, 0.0, 0.0

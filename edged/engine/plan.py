@@ -16,7 +16,7 @@ from edged.engine.quirks import Quirks, machine_key
 from edged.errors import EdgedError, ErrorCode
 from edged.models import store
 from edged.models.gguf import GgufFacts, read_gguf
-from edged.models.memory import check_fits, estimate, largest_context
+from edged.models.memory import CONTEXT_STEP, check_fits, estimate, largest_context
 from edged.models.sizing import DEFAULT_CONTEXT, defaults, repacked_types_here
 from edged.settings import Settings
 
@@ -91,7 +91,7 @@ class Planner:
         """Fill in what "auto" stands for, within the memory that there is."""
         model, engine = self._settings.model, self._settings.engine
         memory = psutil.virtual_memory()
-        auto = defaults(os.cpu_count() or 1, memory.total)
+        auto = defaults(len(os.sched_getaffinity(0)), memory.total)
         flash_attention = engine.flash_attention
         if flash_attention == "auto":
             flash_attention = engine.deterministic or model.kv_type != "f16"
@@ -162,6 +162,7 @@ class Planner:
         notes = []
         if facts.chat_template is None:
             notes.append("the model has no chat template: a plain one (User: … Assistant: …) is used")
-        if self._settings.model.context == "auto" and load.context < min(DEFAULT_CONTEXT, facts.n_ctx_train):
+        roomy = min(DEFAULT_CONTEXT, facts.n_ctx_train) // CONTEXT_STEP * CONTEXT_STEP
+        if self._settings.model.context == "auto" and load.context < roomy:
             notes.append(f"the context is {load.context} tokens: that is what fits the memory")
         return notes

@@ -34,7 +34,7 @@ class Quirks:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._found: dict[str, str] = {}
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             found = json.loads(path.read_text())
             if isinstance(found, dict):
                 self._found = {str(key): str(value) for key, value in found.items()}

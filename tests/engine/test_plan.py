@@ -30,7 +30,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """A device with four cores and 4 GB, of which 3 GB are available."""
     memory = types.SimpleNamespace(total=4_000_000_000, available=3_000_000_000)
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)))
     return memory
 
 
@@ -152,7 +152,12 @@ def test_what_exceeds_the_available_memory_is_refused(plan: Plan, machine: types
 def test_auto_context_is_what_the_model_and_the_default_allow(
     tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
 ) -> None:
-    for trained, expected in ((2048, 2048), (DEFAULT_CONTEXT, DEFAULT_CONTEXT), (32768, DEFAULT_CONTEXT)):
+    for trained, expected in (
+        (1000, 768),
+        (2048, 2048),
+        (DEFAULT_CONTEXT, DEFAULT_CONTEXT),
+        (32768, DEFAULT_CONTEXT),
+    ):
         path = trained_for(tiny_model, tmp_path / f"{trained}.gguf", trained)
         found = planner(tmp_path, path).plan()
         assert found.load.context == expected
@@ -199,7 +204,7 @@ def test_auto_sequences_and_threads_follow_from_the_machine(
     load = plan().load
     assert (load.sequences, load.threads, load.threads_batch) == (8, 2, 4)
     machine.total = 950_000_000
-    monkeypatch.setattr("os.cpu_count", lambda: None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {1})
     load = plan().load
     assert (load.sequences, load.threads, load.threads_batch) == (2, 1, 1)
 

@@ -199,9 +199,7 @@ def test_deterministic_steps_hold_one_sequence_cut_at_fixed_places() -> None:
     while plan.has_work:
         plan.step()
     assert all(len(batch) == 1 for batch in runner.batches)
-    lengths = {
-        slot: [len(b[0].tokens) for b in runner.batches if b[0].slot == slot] for slot in range(SLOTS)
-    }
+    lengths = {slot: [len(b[0].tokens) for b in runner.batches if b[0].slot == slot] for slot in range(SLOTS)}
     assert sorted(map(tuple, lengths.values())) == [(), (5, 1, 1), (FIXED_PIECE, 10, 1, 1)]
 
 
