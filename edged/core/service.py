@@ -142,7 +142,7 @@ class Core:
                     await self._prepare(ticket, list(request.turns()))
             self._check_open()
         except TimeoutError:
-            pass  # `_expire` has ended the ticket
+            self._expire(ticket)
         except EdgedError as error:
             ticket.fail(error)
         except BaseException:

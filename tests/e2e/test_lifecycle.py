@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -175,3 +176,61 @@ async def test_engine_is_a_child_with_a_higher_oom_score_and_no_network(tiny: Da
     maps = Path(f"/proc/{tiny.process.pid}/maps").read_text()
     assert "libllama" not in maps
     assert "libllama" in Path(f"/proc/{pid}/maps").read_text()
+
+
+@pytest.fixture
+def plain_model(tmp_path: Path) -> Path:
+    """A tiny model without a chat template."""
+    model = tmp_path / "plain.gguf"
+    tool = Path(__file__).parents[2] / "tools" / "make_tiny_model.py"
+    subprocess.run([sys.executable, tool, "--out", model, "--no-template"], check=True)
+    return model
+
+
+async def test_model_without_a_template_gets_a_stated_plain_one(
+    start_daemon: StartDaemon, plain_model: Path
+) -> None:
+    daemon = start_daemon(plain_model, model={"context": 1024, "sequences": 1})
+    daemon.wait_ready()
+    status = await daemon.get("/v1/status")
+    assert status["model"]["template"] == "plain"
+    assert any("plain one" in note for note in status["engine"]["notes"])
+    assert (await daemon.chat("Hello", max_tokens=4))["usage"]["completion_tokens"] > 0
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages": [{"role": "user", "content": "\\ud83d"}]}',
+        b'{"messages": [{"role": "user", "content": "\xff"}]}',
+        b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
+        b'{"messages": [{"role": "user", "content": "x"}], "seed": -1}',
+        b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1e400}',
+        b'{"messages": [{"role": "user", "content": "x"}], "stop": "\\ud83d"}',
+        b'{"messages": [{"role": "wizard", "content": "x"}]}',
+        b'{"messages": []}',
+        b'{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"100000000": 1}}',
+        b"[" * 100_000,
+        b"",
+    ],
+    ids=lambda body: body[-40:].decode(errors="replace"),
+)
+async def test_bad_input_is_a_clear_400(tiny: Daemon, body: bytes) -> None:
+    async with tiny.session() as session, session.post("/v1/chat/completions", data=body) as response:
+        assert response.status == 400
+        error = (await response.json())["error"]
+    assert error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert (await tiny.chat("Still there?", max_tokens=2))["choices"]
+
+
+async def test_text_of_any_script_comes_through_whole(tiny: Daemon) -> None:
+    """The tiny model's answers are random bytes, whole characters and halves: what arrives is whole."""
+    text = "汉字 العربية 🙂👩‍👩‍👧 e\u0301 ก็"
+    stream = await read_stream(tiny, text, max_tokens=300, temperature=2.0, seed=5)
+    assert stream.done
+    accepted = next(comment for comment in stream.comments if comment.startswith("accepted"))
+    body = await tiny.get(f"/v1/requests/{json.loads(accepted.split(' ', 1)[1])['id']}")
+    assert body["frames"][-1]["text"] == stream.text
+    assert max(map(ord, stream.text)) > 127
