@@ -189,7 +189,7 @@ def main() -> None:
             print(json.dumps({"cores": os.cpu_count(), "figures": figures}, indent=2))
             return
         for name, value in figures.items():
-            print(f"{name:55} {value['median']:8.1f}   ({value['min']:.1f} to {value['max']:.1f})")
+            print(f"{name:55} {value['median']:8.3g}   ({value['min']:.3g} to {value['max']:.3g})")
 
 
 if __name__ == "__main__":
