@@ -147,6 +147,7 @@ def test_edgectl_looks_where_the_daemon_listens(
             patch.delenv(name, raising=False)
         for name, value in environ.items():
             patch.setenv(name, value)
+        patch.setattr(paths, "SYSTEM_RUNTIME", tmp_path / "no daemon of the system's")
 
         assert paths.socket_path(config) == load(config, os.environ).socket.path
 
