@@ -24,7 +24,13 @@ class Daemon:
 
     @classmethod
     def of(cls, args: Namespace) -> Daemon:
-        """Return the daemon that the command line means, else the configured one."""
+        """Return the daemon that the command line means, else the configured one.
+
+        Raises:
+            CommandError: the configuration that was named is not there.
+        """
+        if args.config is not None and not args.config.is_file():
+            raise CommandError(f"there is no configuration file {args.config}", Exit.USAGE)
         return cls(args.socket or paths.socket_path(args.config or paths.config()))
 
     def __init__(self, path: Path) -> None:

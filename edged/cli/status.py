@@ -62,7 +62,7 @@ def _engine(engine: Fields) -> str:
         state,
         f"process {engine['pid']}" if engine["pid"] else "",
         engine["library"],
-        f"{engine['threads']} threads ({engine['threads_batch']} for prompts)" if engine["threads"] else "",
+        f"{_threads(engine['threads'])} ({engine['threads_batch']} for prompts)" if engine["threads"] else "",
         "flash attention" if engine["flash_attention"] else "",
         "deterministic" if engine["deterministic"] else "",
     ]
@@ -103,6 +103,10 @@ def _warnings(status: Fields) -> Iterator[str]:
     if model is not None and model["template"] == "plain":
         yield "the model file has no chat template: a plain one is used, and answers may be poor"
     yield from engine["notes"]
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _times(count: int) -> str:

@@ -73,6 +73,7 @@ class _Log:
     def __init__(self) -> None:
         self.sink: LogSink = lambda level, line: None
         self.errors: list[str] = []
+        self.aborting = False  # the library calls an abort that was asked for an error, twice
         self._level, self._text = 1, ""
         self.callback = _lib.llama_log_callback(self._on_log)
 
@@ -84,7 +85,7 @@ class _Log:
         self._text += text.decode(errors="replace")
         while "\n" in self._text:
             line, self._text = self._text.split("\n", 1)
-            name = _LOG_LEVELS.get(self._level, "debug")
+            name = "debug" if self.aborting else _LOG_LEVELS.get(self._level, "debug")
             if name == "error":
                 self.errors = [*self.errors[-4:], line.strip()]
             if line.strip(" ."):
@@ -361,10 +362,12 @@ class Context:
 
     def abort(self) -> None:
         """Make the decode that runs in another thread return ABORTED at the next node of its graph."""
+        _log.aborting = True
         self._abort[0] = b"\1"
 
     def clear_abort(self) -> None:
         """Let decodes run again after `abort`."""
+        _log.aborting = False
         self._abort[0] = b"\0"
 
     def cut(self, slot: int, length: int) -> None:

@@ -395,6 +395,12 @@ def test_a_file_that_is_no_socket(edgectl: Run, tmp_path: Path) -> None:
     assert (result.returncode, b"is not a socket" in result.stderr) == (3, True)
 
 
+def test_a_named_configuration_that_is_not_there(edgectl: Run, tmp_path: Path) -> None:
+    result = edgectl("--config", str(tmp_path / "typo.toml"), "status")
+
+    assert (result.returncode, b"there is no configuration file" in result.stderr) == (2, True)
+
+
 def test_a_path_that_is_too_long(edgectl: Run) -> None:
     result = edgectl("ask", "x", "--socket", "/" + "x" * 200)
 
