@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -167,22 +167,7 @@ Message = (
     Load | Prepare | Generate | Cancel | Loading | Ready | LoadFailed | Prepared | Refused | Step | Heartbeat
 )
 
-_TYPES: dict[str, type[Message]] = {
-    cls.__name__: cls
-    for cls in (
-        Load,
-        Prepare,
-        Generate,
-        Cancel,
-        Loading,
-        Ready,
-        LoadFailed,
-        Prepared,
-        Refused,
-        Step,
-        Heartbeat,
-    )
-}
+_TYPES: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}
 _FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in _TYPES.values()}
 
 
