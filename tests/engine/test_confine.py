@@ -461,7 +461,7 @@ model_path = Path(sys.argv[1])
 kept = confine.keep_to([model_path.parent])
 denied = attempt(confine.deny_syscalls)
 from edged.engine import llama
-with llama.library(lambda level, line: None), llama.Model(model_path) as model:
+with llama.library(lambda level, line: None), llama.Model(model_path, use_extra_bufts=False) as model:
     tokens = model.vocabulary.tokenize("hello there", add_special=True, parse_special=False)
     with llama.Context(
         model, context=256, sequences=1, batch_tokens=64, ubatch_tokens=64, threads=2, threads_batch=2,

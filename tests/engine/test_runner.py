@@ -59,7 +59,7 @@ class Real:
 def real(tiny_model: Path) -> Iterator[Real]:
     with (
         library(lambda _level, _line: None),
-        Model(tiny_model) as model,
+        Model(tiny_model, use_extra_bufts=False) as model,
         Context(
             model,
             context=256,
