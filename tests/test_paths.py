@@ -34,7 +34,7 @@ def user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_directories_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setenv("XDG_STATE_HOME", "/root/state")
+    monkeypatch.setenv("XDG_STATE_HOME", "/data/state")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
 
     assert (paths.state_dir(), paths.runtime_dir()) == (Path("/var/lib/edged"), Path("/run/edged"))

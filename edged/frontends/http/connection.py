@@ -6,6 +6,7 @@ import asyncio
 import select
 import socket
 import struct
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -85,7 +86,7 @@ class HangUpWatch:
             transport.abort()
 
 
-class Connection(web.RequestHandler):
+class Connection(web.RequestHandler, ABC):
     """One client's connection.
 
     Attributes:
@@ -119,9 +120,9 @@ class Connection(web.RequestHandler):
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
+    @abstractmethod
     def _identify(self, transport: asyncio.Transport) -> None:
         """Set `client_name` and `peer`."""
-        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or refuse it when there are too many."""
