@@ -32,7 +32,9 @@ IDLE_SECONDS = 10
 
 
 @contextmanager
-def daemon(model: Path, *, deterministic: bool) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+def daemon(
+    model: Path, *, deterministic: bool, environ: dict[str, str] | None = None
+) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """Run a daemon; give its socket and process."""
     with tempfile.TemporaryDirectory(prefix="edged-measure-") as name:
         directory = Path(name)
@@ -43,7 +45,10 @@ def daemon(model: Path, *, deterministic: bool) -> Iterator[tuple[Path, subproce
             f"[engine]\ndeterministic = {str(deterministic).lower()}\n"
         )
         process = subprocess.Popen(
-            [sys.executable, "-m", "edged", "--config", str(config)], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "edged", "--config", str(config)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environ or {})},
         )
         try:
             assert process.stderr is not None
@@ -77,6 +82,25 @@ async def answer(socket: Path, prompt: str) -> str:
     body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 32, "temperature": 0}
     async with http(socket) as session, session.post("/v1/chat/completions", json=body) as response:
         return str((await response.json())["choices"][0]["message"]["content"])
+
+
+async def tokens_per_second(socket: Path) -> float:
+    """Return the speed of one answer of 64 tokens, as the daemon tells it."""
+    body = {"prompt": "Once upon a time", "max_tokens": 64, "temperature": 0}
+    async with http(socket) as session, session.post("/v1/completions", json=body) as response:
+        return float((await response.json())["timings"]["tokens_per_second"])
+
+
+async def speed_in_a_hostile_environment(model: Path, runs: int) -> list[float]:
+    """Return speeds with libgomp told to wait passively, as shares of those without, pair by pair."""
+    ratios = []
+    for _ in range(runs):
+        with daemon(model, deterministic=False) as (socket, _):
+            plain = await tokens_per_second(socket)
+        hostile = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+        with daemon(model, deterministic=False, environ=hostile) as (socket, _):
+            ratios.append(await tokens_per_second(socket) / plain)
+    return ratios
 
 
 def cpu_seconds(pid: int) -> float:
@@ -160,6 +184,7 @@ async def measure(model: Path, runs: int) -> dict[str, dict[str, float]]:
         print(f"{name}: {figures[name]}", file=sys.stderr)
 
     note("edgectl ask: request sent, ms", [edgectl_ready() for _ in range(max(runs, 10))])
+    note("speed with OMP_WAIT_POLICY=passive, share", await speed_in_a_hostile_environment(model, runs))
     with daemon(model, deterministic=False) as (socket, process):
         engine = (await status(socket))["engine"]["pid"]
         note(
