@@ -1,4 +1,4 @@
-"""Models for the tests: the real one, fetched once, and a tiny random one, made once."""
+"""What many tests share: models (a real one, fetched once; a tiny random one, made once) and brokers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from edged.models.catalogue import DEFAULT_MODEL, find
 from edged.models.fetch import fetch
+from tests.brokers import Mosquitto
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL_TOOL = ROOT / "tools" / "make_tiny_model.py"
@@ -38,3 +41,54 @@ def tiny_model(models_cache: Path) -> Path:
         models_cache.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, TINY_MODEL_TOOL, "--out", path], check=True)
     return path
+
+
+class MakeMosquitto(Protocol):
+    """Starts a broker; takes what `Mosquitto` takes, but for the directory."""
+
+    def __call__(
+        self,
+        *,
+        config: str = ...,
+        persistent: bool = ...,
+        port: int | None = ...,
+        host: str = ...,
+    ) -> Mosquitto: ...
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A running broker that all tests share, open to anybody: use topics of your own, leave it running."""
+    shared = Mosquitto(tmp_path_factory.mktemp("broker"))
+    shared.start()
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def make_mosquitto(tmp_path: Path) -> Iterator[MakeMosquitto]:
+    """Make running brokers of the test's own; those that still run at its end are stopped."""
+    made: list[Mosquitto] = []
+
+    def make(
+        *,
+        config: str = "allow_anonymous true",
+        persistent: bool = False,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+    ) -> Mosquitto:
+        directory = tmp_path / f"mosquitto-{len(made)}"
+        mosquitto = Mosquitto(directory, config=config, persistent=persistent, port=port, host=host)
+        made.append(mosquitto)
+        mosquitto.start()
+        return mosquitto
+
+    yield make
+    for mosquitto in made:
+        mosquitto.stop()
+
+
+@pytest.fixture
+def mosquitto(make_mosquitto: MakeMosquitto) -> Mosquitto:
+    """A running broker of the test's own, open to anybody."""
+    return make_mosquitto()

@@ -1,0 +1,1 @@
+"""MQTT: prompts in, frames out, over a broker."""
