@@ -446,6 +446,13 @@ def test_reloadable_keys_are_those_that_the_design_names() -> None:
         "log_level",
         "stop_seconds",
         "http.allowed_origins",
+        "mqtt.reply_prefixes",
+        "mqtt.commands",
+        "mqtt.chunk_milliseconds",
+        "mqtt.chunk_characters",
+        "mqtt.reply_expiry_seconds",
+        "mqtt.health_seconds",
+        "mqtt.abandon_unheard",
         "journal.keep_results_seconds",
         "watch.liveness.engine_seconds",
         *(key for key in KEYS if key.startswith(("limits.", "sessions."))),
@@ -478,7 +485,7 @@ def test_example_holds_every_key_with_its_default() -> None:
         for key, value in _table(tree, table).items()
         if not isinstance(value, dict)
     }
-    assert given_keys == set(KEYS) - SECRETS
+    assert given_keys == set(KEYS) - set(SECRETS)
     constant = {
         key for key, field in KEYS.items() if field.default_factory is None and field.default is not None
     }

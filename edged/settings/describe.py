@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, SecretStr
 
 from edged.settings.keys import KEYS, value_of
-from edged.settings.schema import Settings, Source
+from edged.settings.settings import Settings
+from edged.settings.types import Source
 
 _TableT = TypeVar("_TableT", bound=BaseModel)
 _RELOADABLE = (
@@ -18,6 +19,13 @@ _RELOADABLE = (
     "limits.",
     "sessions.",
     "http.allowed_origins",
+    "mqtt.reply_prefixes",
+    "mqtt.commands",
+    "mqtt.chunk_milliseconds",
+    "mqtt.chunk_characters",
+    "mqtt.reply_expiry_seconds",
+    "mqtt.health_seconds",
+    "mqtt.abandon_unheard",
     "journal.keep_results_seconds",
     "watch.liveness.",
 )

@@ -11,10 +11,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edged.settings.schema import Allowed, Settings
+from edged.settings.settings import Settings
+from edged.settings.types import Allowed
 
 ENVIRONMENT_PREFIX = "EDGED_"
-SECRETS = frozenset({"http.token"})
+CREDENTIALS = {
+    "http_token": "http.token_file",
+    "mqtt_password": "mqtt.password_file",
+    "mqtt_key": "mqtt.key_file",
+}
+"""Names of credentials, each with the key that names a file for the same purpose."""
+SECRETS = {"http.token": "http.token_file", "mqtt.password": "mqtt.password_file"}
+"""Keys that are never shown, each with the key that names the file whose first line is its value."""
 
 
 def _tables(table: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edged.settings.keys import (
+    CREDENTIALS,
     ENVIRONMENT_PREFIX,
     KEYS,
     SECRETS,
@@ -27,14 +28,14 @@ from edged.settings.keys import (
     toml,
     variable,
 )
-from edged.settings.schema import Layer, Settings, Source, is_absolute
+from edged.settings.settings import Layer, Settings
+from edged.settings.types import Source, is_absolute
 
 _NOT_SETTINGS = re.compile(r"EDGED_(SOCKET|CONFIG|DEBUG|TEST_.*)")
-_CREDENTIAL = "http_token"
-# A mistaken token_file may be the token itself.
-_NOT_SHOWN = SECRETS | {"http.token_file"}
+# What is mistaken for the name of a secret's file may be the secret itself.
+_NOT_SHOWN = {*SECRETS, *CREDENTIALS.values()}
 _SHOWN_CHARACTERS = 80
-_MAX_TOKEN_BYTES = 4096
+_MAX_SECRET_BYTES = 4096
 
 
 class SettingsError(Exception):
@@ -64,11 +65,11 @@ class _Loading:
     environ: Mapping[str, str]
     faults: list[str] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
-    token_from: str = ""
 
     def settings(self) -> Settings:
         self.layers = [Layer("environment", self._environment()), Layer("file", self._file())]
-        self.layers[:0] = self._token()
+        self.layers.insert(0, Layer("credential", self._credentials()))
+        self.layers[:0] = [layer for key in SECRETS for layer in self._secret(key)]
         try:
             settings = Settings.from_layers(self.layers)
         except ValidationError as error:
@@ -92,9 +93,10 @@ class _Loading:
         except ValueError as error:
             self.faults.append(f"{self.config}: is no TOML: {error}")
         else:
-            http = tree.get("http")
-            if isinstance(http, dict) and http.pop("token", None) is not None:
-                self._refuse_secret(f"{self.config}: http.token")
+            for key in SECRETS:
+                table, name = key.split(".")
+                if isinstance(tree.get(table), dict) and tree[table].pop(name, None) is not None:
+                    self._refuse_secret(f"{self.config}: {key}", key)
             return tree
         return {}
 
@@ -109,7 +111,7 @@ class _Loading:
                 near = near_misses(name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), KEYS)
                 self.faults.append(f"{name}: there is no such setting{_hint(map(variable, near))}")
             elif key in SECRETS:
-                self._refuse_secret(name)
+                self._refuse_secret(name, key)
             else:
                 *tables, leaf = key.split(".")
                 node = tree
@@ -118,34 +120,50 @@ class _Loading:
                 node[leaf] = text if takes_text(key) else _read_value(text)
         return tree
 
-    def _refuse_secret(self, where: str) -> None:
-        self.faults.append(
-            f"{where}: a secret does not belong here: give the credential {_CREDENTIAL}, or name a file "
-            "that holds it in http.token_file"
-        )
+    def _credentials(self) -> dict[str, Any]:
+        """Return the files of the credentials directory, each under the key that else names such a file."""
+        tree: dict[str, Any] = {}
+        if directory := self.environ.get("CREDENTIALS_DIRECTORY"):
+            for credential, key in CREDENTIALS.items():
+                if (path := Path(directory).absolute() / credential).exists():
+                    table, name = key.split(".")
+                    tree.setdefault(table, {})[name] = str(path)
+        return tree
 
-    def _token(self) -> Iterator[Layer]:
-        """Read the token for TCP from the credentials directory, else from the file that is named."""
-        credentials = self.environ.get("CREDENTIALS_DIRECTORY")
-        if credentials and (path := Path(credentials) / _CREDENTIAL).exists():
-            source: Source = "credential"
-        else:
-            given = next(
-                (layer.get("http.token_file") for layer in self.layers if layer.has("http.token_file")), None
-            )
-            if not isinstance(given, str) or not is_absolute(path := Path(given)):
-                return
-            source = "file"
-        self.token_from = str(path)
+    def _secret(self, key: str) -> Iterator[Layer]:
+        """Read a secret from the first line of the file that is named for it."""
+        layer = self._layer_of(SECRETS[key])
+        if layer is None:
+            return
+        given = layer.get(SECRETS[key])
+        if not isinstance(given, str) or not is_absolute(path := Path(given)):
+            return
         try:
             with path.open("rb") as file:
-                if source == "file" and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+                if layer.source != "credential" and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
                     self.faults.append(f"{path}: everybody may read it: chmod o= {path}")
-                text = file.read(_MAX_TOKEN_BYTES).decode(errors="replace")
+                line = file.readline(_MAX_SECRET_BYTES + 1).rstrip(b"\r\n")
+            value = line.decode()
         except OSError as error:
             self.faults.append(f"{path}: {error.strerror}")
+        except UnicodeDecodeError:
+            self.faults.append(f"{path}: is no UTF-8")
         else:
-            yield Layer(source, {"http": {"token": text.partition("\n")[0].rstrip("\r")}})
+            if len(line) > _MAX_SECRET_BYTES:
+                self.faults.append(f"{path}: its first line is longer than {_MAX_SECRET_BYTES} bytes")
+            table, name = key.split(".")
+            source: Source = "credential" if layer.source == "credential" else "file"
+            yield Layer(source, {table: {name: value}})
+
+    def _refuse_secret(self, where: str, key: str) -> None:
+        credential = next(name for name, file_key in CREDENTIALS.items() if file_key == SECRETS[key])
+        self.faults.append(
+            f"{where}: a secret does not belong here: give the credential {credential}, or name a file "
+            f"that holds it in {SECRETS[key]}"
+        )
+
+    def _layer_of(self, key: str) -> Layer | None:
+        return next((layer for layer in self.layers if layer.has(key)), None)
 
     def _explain(self, error: ValidationError) -> Iterator[str]:
         told = set()
@@ -159,6 +177,8 @@ class _Loading:
                 kind = "table" if isinstance(fault["input"], dict) else "key"
                 near = (f"[{one}]" if one in TABLES else one for one in near_misses(key, [*KEYS, *TABLES]))
                 yield f"{where}: there is no such {kind}{_hint(near)}"
+            elif fault["type"] == "told":
+                yield f"{where}: {fault['msg']}"
             elif key in KEYS:
                 value = "" if key in _NOT_SHOWN else _shown(fault["input"])
                 yield f"{where}{value}: must be {allowed(key)}"
@@ -168,11 +188,13 @@ class _Loading:
                 yield f"{where}: must be a table, [{key}]"
 
     def _where(self, key: str) -> str:
-        layer = next((layer for layer in self.layers if layer.has(key)), None)
-        if key in SECRETS:
-            return self.token_from
+        if key in SECRETS and (layer := self._layer_of(SECRETS[key])):
+            return str(layer.get(SECRETS[key]))
+        layer = self._layer_of(key)
         if layer and layer.source == "environment":
             return variable(key)
+        if layer and layer.source == "credential":
+            return str(layer.get(key))
         return f"{self.config}: {key}"
 
 

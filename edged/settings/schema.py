@@ -1,118 +1,33 @@
-"""The settings' tables: every key's type, range, default and meaning, said once.
-
-Values are strict: what a source gives must already be of the right type.
-"""
+"""The settings' tables: every key's type, range, default and meaning, said once."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, model_validator
 
 from edged import paths
-from edged.log import Level
-from edged.settings.device import default_device_id, is_device_id
-
-MAX_SECONDS = 366 * 86_400
-MAX_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its closing zero
-MIN_TOKEN_CHARACTERS = 16
-_ADDRESS = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """Marks a type with the words for what it takes, where its shape does not tell."""
-
-    text: str
-
-
-def _path(value: object) -> object:
-    return Path(value) if isinstance(value, str) else value
-
-
-def is_absolute(path: Path) -> bool:
-    """Say whether the system can take `path` for an absolute one."""
-    return path.is_absolute() and "\0" not in str(path)
-
-
-def _must(holds: Callable[[Any], object]) -> AfterValidator:
-    def check(value: Any) -> Any:
-        if not holds(value):
-            raise ValueError("not allowed")
-        return value
-
-    return AfterValidator(check)
-
-
-def _address(text: str) -> tuple[str, int] | None:
-    match = _ADDRESS.fullmatch(text)
-    if not match or not 0 < int(match["port"]) < 2**16:
-        return None
-    return match["host"] or match["ipv6"], int(match["port"])
-
-
-def _is_origin(text: str) -> bool:
-    scheme, _, host = text.partition("://")
-    return scheme in ("http", "https") and bool(_address(host) or _address(f"{host}:80"))
-
-
-def _is_token(secret: SecretStr) -> bool:
-    text = secret.get_secret_value()
-    return len(text) >= MIN_TOKEN_CHARACTERS and text.isascii() and text.isprintable() and " " not in text
-
-
-Source = Literal["default", "file", "environment", "credential"]
-Auto = Literal["auto"]
-Count = Annotated[int, Field(ge=1, le=10_000)]
-Threads = Annotated[int, Field(ge=1, le=256)]
-Tokens = Annotated[int, Field(ge=1, le=2**20)]
-Bytes = Annotated[int, Field(ge=1, le=2**22)]
-Seconds = Annotated[float, Field(ge=0.1, le=MAX_SECONDS)]
-Name = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$"), Allowed("1 to 64 characters of A-Z a-z 0-9 _ . -")
-]
-AbsolutePath = Annotated[Path, BeforeValidator(_path), _must(is_absolute), Allowed("an absolute path")]
-SocketPath = Annotated[
+from edged.settings.types import (
+    MAX_SECONDS,
     AbsolutePath,
-    _must(lambda path: len(bytes(path)) <= MAX_SOCKET_PATH_BYTES),
-    Allowed(f"an absolute path of at most {MAX_SOCKET_PATH_BYTES} bytes"),
-]
-Mode = Annotated[str, Field(pattern="^0[0-7]{3}$"), Allowed('an octal mode as text, such as "0660"')]
-DeviceId = Annotated[
-    str, _must(is_device_id), Allowed("1 to 63 characters of a-z 0-9 -, the first of them no -")
-]
-Listen = Annotated[
-    str,
-    _must(lambda text: text == "" or _address(text)),
-    Allowed('"" or host:port, such as "127.0.0.1:8080" or "[::1]:8080"'),
-]
-Origin = Annotated[str, _must(_is_origin), Allowed('origins, such as "http://kitchen.local:8080"')]
-Token = Annotated[
-    SecretStr,
-    _must(_is_token),
-    Allowed(f"at least {MIN_TOKEN_CHARACTERS} printable ASCII characters without spaces"),
-]
+    Auto,
+    Bytes,
+    Count,
+    Listen,
+    Mode,
+    Name,
+    Origin,
+    Seconds,
+    SocketPath,
+    Table,
+    Threads,
+    Token,
+    Tokens,
+    address,
+)
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class ModelTable(_Table):
+class ModelTable(Table):
     """The language model."""
 
     path: AbsolutePath | None = Field(
@@ -139,7 +54,7 @@ class ModelTable(_Table):
     )
 
 
-class EngineTable(_Table):
+class EngineTable(Table):
     """How the engine, a process of its own, computes."""
 
     threads: Threads | Auto = Field("auto", description="Threads that generate; auto: by the cores.")
@@ -174,7 +89,7 @@ class EngineTable(_Table):
     )
 
 
-class LimitsTable(_Table):
+class LimitsTable(Table):
     """What is accepted."""
 
     queue: Count = Field(64, description="Requests that wait, at most; more are answered busy.")
@@ -195,7 +110,7 @@ class LimitsTable(_Table):
         return self
 
 
-class SessionsTable(_Table):
+class SessionsTable(Table):
     """Conversations that are kept on the device."""
 
     count: Annotated[int, Field(ge=0, le=10_000)] = Field(
@@ -206,7 +121,7 @@ class SessionsTable(_Table):
     idle_seconds: Seconds = Field(3600, description="A session that rests this long is forgotten.")
 
 
-class SocketTable(_Table):
+class SocketTable(Table):
     """The Unix socket that local programs and edgectl use."""
 
     path: SocketPath = Field(
@@ -221,7 +136,7 @@ class SocketTable(_Table):
     )
 
 
-class HttpTable(_Table):
+class HttpTable(Table):
     """HTTP over TCP, beside the Unix socket."""
 
     listen: Listen = Field("", description="Where to listen; empty: off. It wants a token.")
@@ -244,7 +159,7 @@ class HttpTable(_Table):
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port to listen on, or None."""
-        return _address(self.listen)
+        return address(self.listen)
 
     @model_validator(mode="after")
     def _listener_wants_token(self) -> HttpTable:
@@ -256,15 +171,32 @@ class HttpTable(_Table):
         return self
 
 
-class JournalTable(_Table):
-    """What is remembered of requests."""
+class JournalTable(Table):
+    """What is remembered of requests, through a loss of power too."""
 
+    max_bytes: Annotated[int, Field(ge=2**23, le=2**34)] = Field(
+        2**24, description="Bytes on disk, at most; where it is full, new prompts are refused."
+    )
     keep_results_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = Field(
         600, description="How long a finished request's answer is kept for whoever asks again."
     )
+    outbox_max_bytes: Annotated[int, Field(ge=2**16, le=2**34)] = Field(
+        2**22,
+        description="Bytes of answers and events that wait for the broker, at most; beyond that the oldest "
+        "events go first, then the oldest answers.",
+    )
+
+    @model_validator(mode="after")
+    def _outbox_within_journal(self) -> JournalTable:
+        if self.outbox_max_bytes > self.max_bytes:
+            raise ValueError(
+                f"journal.outbox_max_bytes = {self.outbox_max_bytes} is more than "
+                f"journal.max_bytes = {self.max_bytes}"
+            )
+        return self
 
 
-class LivenessTable(_Table):
+class LivenessTable(Table):
     """When a process counts as dead."""
 
     engine_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
@@ -272,145 +204,7 @@ class LivenessTable(_Table):
     )
 
 
-class WatchTable(_Table):
+class WatchTable(Table):
     """What is watched over."""
 
     liveness: LivenessTable = Field(default_factory=LivenessTable)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one source says.
-
-    Attributes:
-        source: "file", "environment" or "credential".
-        tree: tables and values, as TOML nests them.
-    """
-
-    source: Source
-    tree: Mapping[str, Any]
-
-    def get(self, key: str) -> Any:
-        """Return the value that the layer gives to a key.
-
-        Raises:
-            KeyError: it gives none.
-        """
-        node: Any = self.tree
-        for part in key.split("."):
-            if not isinstance(node, Mapping):
-                raise KeyError(key)
-            node = node[part]
-        return node
-
-    def has(self, key: str) -> bool:
-        """Say whether the layer gives the key a value."""
-        try:
-            self.get(key)
-        except KeyError:
-            return False
-        return True
-
-
-class Settings(BaseSettings):
-    """All settings; the attributes are named as the keys (settings.watch.liveness.engine_seconds).
-
-    Built directly it takes nothing but its arguments; `load` reads files and the environment.
-    """
-
-    # Not strict as a whole, so that type checkers allow Settings(model={"context": 512}); each key is.
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-    _layers: tuple[Layer, ...] = PrivateAttr(())
-
-    device_id: DeviceId = Field(
-        default_factory=default_device_id,
-        description="The name of this device among others.",
-        examples=["kitchen-3fa2b1"],
-        json_schema_extra={"default": "<hostname>-<six hex digits of the serial number or the machine's id>"},
-    )
-    log_level: Level = Field("info", description="Events of this level and above are logged.")
-    state_dir: AbsolutePath = Field(
-        default_factory=paths.state_dir,
-        description="Directory of what outlives a restart: models, journal.",
-        examples=["/var/lib/edged"],
-        json_schema_extra={"default": "$STATE_DIRECTORY, /var/lib/edged for root, else ~/.local/state/edged"},
-    )
-    runtime_dir: AbsolutePath = Field(
-        default_factory=paths.runtime_dir,
-        description="Directory of what a reboot may take: the socket.",
-        examples=["/run/edged"],
-        json_schema_extra={"default": "$RUNTIME_DIRECTORY, /run/edged for root, else $XDG_RUNTIME_DIR/edged"},
-    )
-    stop_seconds: Annotated[float, Field(ge=0, le=3600, strict=True)] = Field(
-        10, description="How long a stop waits for running requests before it cuts them off."
-    )
-    model: ModelTable = Field(default_factory=ModelTable)
-    engine: EngineTable = Field(default_factory=EngineTable)
-    limits: LimitsTable = Field(default_factory=LimitsTable)
-    sessions: SessionsTable = Field(default_factory=SessionsTable)
-    socket: SocketTable = Field(default_factory=SocketTable)
-    http: HttpTable = Field(default_factory=HttpTable)
-    journal: JournalTable = Field(default_factory=JournalTable)
-    watch: WatchTable = Field(default_factory=WatchTable)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments alone: the library's own sources pass over unknown names in silence."""
-        return (init_settings,)
-
-    @classmethod
-    def from_layers(cls, layers: Sequence[Layer]) -> Settings:
-        """Merge the layers, the first one winning, and validate them.
-
-        Raises:
-            pydantic.ValidationError: with every fault in it.
-        """
-        sources = tuple(InitSettingsSource(cls, dict(layer.tree)) for layer in layers)
-        settings = cls(_build_sources=(sources, {}))
-        settings._layers = tuple(layers)
-        return settings
-
-    def source(self, key: str) -> Source:
-        """Say where a key's value comes from."""
-        return next((layer.source for layer in self._layers if layer.has(key)), "default")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _socket_in_runtime_dir(cls, given: Any) -> Any:
-        table = given.get("socket", {})
-        if isinstance(given.get("runtime_dir"), str) and isinstance(table, dict):
-            path = paths.default_socket(Path(given["runtime_dir"]))
-            return {**given, "socket": {"path": str(path), **table}}
-        return given
-
-    @model_validator(mode="after")
-    def _tables_agree(self) -> Settings:
-        if self.engine.flash_attention is False:
-            if self.model.kv_type != "f16":
-                raise ValueError(
-                    f'model.kv_type = "{self.model.kv_type}" needs flash attention, which '
-                    "engine.flash_attention = false turns off"
-                )
-            if self.engine.deterministic:
-                raise ValueError(
-                    "engine.deterministic = true needs flash attention, which "
-                    "engine.flash_attention = false turns off"
-                )
-        if self.engine.ubatch_tokens > self.engine.batch_tokens:
-            raise ValueError(
-                f"engine.ubatch_tokens = {self.engine.ubatch_tokens} is more than "
-                f"engine.batch_tokens = {self.engine.batch_tokens}"
-            )
-        if self.model.context != "auto" and self.model.context <= self.limits.max_tokens_default:
-            raise ValueError(
-                f"model.context = {self.model.context} leaves no room for a prompt beside "
-                f"limits.max_tokens_default = {self.limits.max_tokens_default}"
-            )
-        return self
