@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Protocol
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
@@ -139,3 +140,16 @@ class Mosquitto:
         except OSError:
             return False
         return True
+
+
+class MakeMosquitto(Protocol):
+    """Starts a broker; takes what `Mosquitto` takes, but for the directory."""
+
+    def __call__(
+        self,
+        *,
+        config: str = ...,
+        persistent: bool = ...,
+        port: int | None = ...,
+        host: str = ...,
+    ) -> Mosquitto: ...

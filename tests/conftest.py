@@ -8,13 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from edged.models.catalogue import DEFAULT_MODEL, find
 from edged.models.fetch import fetch
-from tests.brokers import Mosquitto
+from tests.brokers import MakeMosquitto, Mosquitto
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL_TOOL = ROOT / "tools" / "make_tiny_model.py"
@@ -41,19 +40,6 @@ def tiny_model(models_cache: Path) -> Path:
         models_cache.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, TINY_MODEL_TOOL, "--out", path], check=True)
     return path
-
-
-class MakeMosquitto(Protocol):
-    """Starts a broker; takes what `Mosquitto` takes, but for the directory."""
-
-    def __call__(
-        self,
-        *,
-        config: str = ...,
-        persistent: bool = ...,
-        port: int | None = ...,
-        host: str = ...,
-    ) -> Mosquitto: ...
 
 
 @pytest.fixture(scope="session")
