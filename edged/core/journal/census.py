@@ -1,0 +1,105 @@
+"""Which rows there are, in few bytes: each row tells it as of its own writing.
+
+A checksum in a row shows that the row is right; only the census shows that no other row is missing and that
+none has come back, as happens where part of a write-ahead log is lost.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterable
+from hashlib import blake2b
+from itertools import chain
+from typing import NamedTuple
+
+_FORM = struct.Struct(">QIQ")
+
+
+class Census(NamedTuple):
+    """The sum of all rows.
+
+    Attributes:
+        floor: no row has a lower serial; 0 where there is none.
+        rows: how many there are.
+        digest: the hashes of their serials, XORed.
+    """
+
+    floor: int
+    rows: int
+    digest: int
+
+    @classmethod
+    def of(cls, serials: Iterable[int]) -> Census:
+        """Take the census of rows."""
+        floor = rows = digest = 0
+        for serial in serials:
+            floor = min(floor or serial, serial)
+            rows += 1
+            digest ^= _hash(serial)
+        return cls(floor, rows, digest)
+
+    def pack(self) -> bytes:
+        """Return it as a row carries it."""
+        return _FORM.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Census:
+        """Return the census that a row carries.
+
+        Raises:
+            struct.error: it is none.
+        """
+        return cls(*_FORM.unpack(data))
+
+
+class Roll:
+    """The serials of all rows, with changes that can be taken back until they are committed.
+
+    Args:
+        serials: of the rows there are, ascending.
+    """
+
+    def __init__(self, serials: Iterable[int] = ()) -> None:
+        self._order = deque(serials)  # ascending; those that are gone leave it when they are the first
+        self._live = set(self._order)
+        self._added: list[int] = []
+        self._removed: set[int] = set()
+        self.census = self._before = Census.of(self._order)
+
+    def add(self, serial: int) -> Census:
+        """Add a row, which must have the highest serial of all; return the census with it."""
+        self._added.append(serial)
+        there = (s for s in self._order if s in self._live and s not in self._removed)
+        floor = next(chain(there, self._added))
+        self.census = Census(floor, self.census.rows + 1, self.census.digest ^ _hash(serial))
+        return self.census
+
+    def remove(self, serial: int) -> bool:
+        """Remove a row that was there before the changes; say whether it was. The next `add` finds the floor."""
+        if serial not in self._live or serial in self._removed:
+            return False
+        self._removed.add(serial)
+        self.census = self.census._replace(
+            rows=self.census.rows - 1, digest=self.census.digest ^ _hash(serial)
+        )
+        return True
+
+    def commit(self) -> None:
+        """Keep the changes."""
+        self._live -= self._removed
+        self._live.update(self._added)
+        self._order.extend(self._added)
+        while self._order and self._order[0] not in self._live:
+            self._order.popleft()
+        self._before = self.census
+        self._added, self._removed = [], set()
+
+    def rollback(self) -> None:
+        """Take the changes back."""
+        self.census = self._before
+        self._added, self._removed = [], set()
+
+
+def _hash(serial: int) -> int:
+    return int.from_bytes(blake2b(serial.to_bytes(8, "big"), digest_size=8).digest(), "big")

@@ -1,0 +1,172 @@
+"""The SQLite file: one table, one connection, used by one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from edged.clock import Stamp
+from edged.core.journal.census import Census, Roll
+from edged.core.journal.records import RecordKey, Row, RowKind
+from edged.core.journal.schema import migrate
+from edged.core.journal.wal import WalPosition
+
+PAGE_BYTES = 1024  # by measurement: tools/journal_writes.py --page
+LOCK_SECONDS = 5.0
+_INSERT = f"INSERT INTO records VALUES ({', '.join('?' * len(Row._fields))})"
+
+
+class DamagedError(Exception):
+    """The file's contents are not what was written."""
+
+
+class Store:
+    """The open database.
+
+    Attributes:
+        highest: the highest serial that it has held.
+        bytes_used: of its pages that hold something.
+
+    Args:
+        path: the file; it is created if there is none.
+        page_bytes: of a new file.
+        secure_delete: whether what is removed is overwritten.
+
+    Raises:
+        sqlite3.Error: it can't be opened or written, or is damaged.
+        NewerSchemaError: it is of a newer edged.
+    """
+
+    def __init__(self, path: Path, *, page_bytes: int = PAGE_BYTES, secure_delete: bool = True) -> None:
+        self._path = path
+        self._db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in (
+                "locking_mode = EXCLUSIVE",  # no shared-memory file that the kernel writes to the card
+                f"page_size = {page_bytes}",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                f"secure_delete = {'ON' if secure_delete else 'OFF'}",
+                "wal_autocheckpoint = 0",
+                "trusted_schema = OFF",
+                "cell_size_check = ON",
+                "temp_store = MEMORY",
+                "cache_size = -1024",
+            ):
+                self._db.execute(f"PRAGMA {pragma}")
+            migrate(self._db)
+            self._page_bytes: int = self._db.execute("PRAGMA page_size").fetchone()[0]
+            self._wal = WalPosition(wal_path(path))
+        except BaseException:
+            self._db.close()
+            raise
+        self._roll = Roll()
+        self.highest = 0
+        self.bytes_used = self._count_bytes()
+
+    def read(self) -> list[Row]:
+        """Check the file and return all rows, oldest first.
+
+        Raises:
+            DamagedError: something is wrong with it; what, is said.
+            sqlite3.Error: likewise, or it can't be read.
+        """
+        [(verdict,), *_] = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+        if verdict != "ok":
+            raise DamagedError(f"SQLite finds it inconsistent: {verdict}")
+        rows = []
+        for values in self._db.execute("SELECT * FROM records ORDER BY serial"):
+            try:
+                rows.append(Row.verified(values))
+            except ValueError as error:
+                raise DamagedError(f"row {values[0]}: {error}") from None
+        self._roll = Roll(row.serial for row in rows)
+        if rows:
+            self.highest = rows[-1].serial
+            if self._roll.census != Census.unpack(rows[-1].census):
+                raise DamagedError("rows are missing, or old ones have come back")
+        return rows
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is done in it, durably, or nothing of it.
+
+        Raises:
+            sqlite3.Error: nothing was kept.
+        """
+        highest = self.highest
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._roll.rollback()
+            self.highest = highest
+            if self._db.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            raise
+        self._roll.commit()
+        self.bytes_used = self._count_bytes()
+
+    def insert(
+        self,
+        serial: int,
+        kind: RowKind,
+        key: RecordKey | None,
+        body_hash: bytes,
+        stamp: Stamp,
+        run: int,
+        body: bytes,
+    ) -> None:
+        """Add a row, with a serial higher than all before it; in a transaction."""
+        census = self._roll.add(serial)
+        self._db.execute(_INSERT, Row.seal(serial, kind, key, body_hash, stamp, run, body, census))
+        self.highest = serial
+
+    def remove(self, serials: Iterable[int]) -> None:
+        """Remove rows, before what is inserted in the same transaction; those that aren't there don't matter.
+
+        A transaction that removes must insert as well: the newest row holds the census.
+        """
+        gone = [(serial,) for serial in serials if self._roll.remove(serial)]
+        self._db.executemany("DELETE FROM records WHERE serial = ?", gone)
+
+    @property
+    def wal_bytes(self) -> int:
+        """Return how many bytes of the write-ahead log are in use."""
+        return self._wal.advance()
+
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """Take the log over into the file, and on request cut it to nothing.
+
+        Raises:
+            sqlite3.Error: the file can't be written; the log still holds everything.
+        """
+        self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'RESTART'})").fetchall()
+
+    def file_bytes(self) -> int:
+        """Return the size of file and log."""
+        total = 0
+        for path in (self._path, wal_path(self._path)):
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+    def close(self) -> None:
+        """Close it; the log goes into the file if that can be written."""
+        self._wal.close()
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    def _count_bytes(self) -> int:
+        [pages] = self._db.execute("PRAGMA page_count").fetchone()
+        [free] = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(pages - free) * self._page_bytes
+
+
+def wal_path(path: Path) -> Path:
+    """Return where SQLite keeps the write-ahead log of a file."""
+    return path.with_name(path.name + "-wal")
