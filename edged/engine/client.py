@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ from edged.engine.messages import (
     Refused,
     Step,
 )
-from edged.engine.supervisor import COMMAND, State, Supervisor
+from edged.engine.process import COMMAND
+from edged.engine.supervisor import State, Supervisor
 from edged.errors import EdgedError, ErrorCode
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ class Engine:
         )
         self._key = ""
         self._generations: dict[int, Generation] = {}
+        self._held = False  # nothing new is to be begun
+        self._trial: asyncio.Future[None] | None = None  # whether the plan that is tried out serves
         self.supervisor = Supervisor(
             plan=self._make_plan,
             on_illegal_instruction=self._on_illegal_instruction,
@@ -86,12 +90,17 @@ class Engine:
 
     @property
     def state(self) -> State:
-        """Return the supervisor's state."""
-        return self.supervisor.state
+        """Return the supervisor's state; a model that is only tried out does not make it failed."""
+        state = self.supervisor.state
+        return "starting" if self._trial is not None and state == "failed" else state
 
     @property
     def is_ready(self) -> bool:
-        """Say whether the engine serves now."""
+        """Say whether the engine serves now, and begins what is new."""
+        return self._serves and not self._held
+
+    @property
+    def _serves(self) -> bool:
         return self.ready is not None and self.supervisor.state == "ready"
 
     async def run(self) -> None:
@@ -108,6 +117,7 @@ class Engine:
         """
         number = next(self._numbers)
         preparation = _Preparation(Prepare(number, messages, raw))
+        self.wake()
         self._expect_answer()
         self._preparations[number] = preparation
         self._send_preparation()
@@ -119,9 +129,10 @@ class Engine:
     def generate(self, generation: Generation) -> None:
         """Begin to compute an answer, or do so as soon as the engine is ready."""
         generation.number = next(self._numbers)
+        self.wake()
         self._expect_answer()
         self._generations[generation.number] = generation
-        if self.is_ready:
+        if self._serves:
             self._send_generation(generation)
 
     def cancel(self, generation: Generation) -> None:
@@ -133,6 +144,50 @@ class Engine:
             self.supervisor.send(Cancel(generation.number))
         else:
             self._end_cancelled(generation)
+
+    # --- for operators ---
+
+    def wake(self) -> None:
+        """Have the model loaded again if it was unloaded."""
+        self.supervisor.wake()
+
+    def unload(self) -> None:
+        """End the process, so that its memory is free, until something is asked or `wake` is called."""
+        self.supervisor.unload("unloaded by command")
+
+    def restart(self) -> None:
+        """Start a new process in place of the one that runs; what ran there goes on where it was."""
+        self.supervisor.restart("restarted by command")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Begin nothing new within the context: it waits, and what runs can come to its end."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self.on_change()
+
+    async def try_plan(self, trying: contextlib.AbstractContextManager[None]) -> None:
+        """Start again by the plan that holds within `trying`, and go back to the earlier one if that fails.
+
+        Returns once the engine serves by the new plan. What ran and still runs ends with `model_unavailable`
+        then if the model is another; what waits goes on waiting.
+
+        Raises:
+            EdgedError: `model_unavailable`: the engine can't serve by the new plan.
+        """
+        self._trial = asyncio.get_running_loop().create_future()
+        try:
+            with trying:
+                self.supervisor.restart("another model is loaded")
+                await self._trial
+        except BaseException:
+            self.supervisor.restart("the earlier model is loaded again")
+            raise
+        finally:
+            self._trial = None
 
     # --- Listener ---
 
@@ -168,11 +223,19 @@ class Engine:
             )
         for generation in list(self._generations.values()):
             self._send_generation(generation)
+        if self._trial is not None and not self._trial.done():
+            self._trial.set_result(None)
         self.on_change()
 
     def on_death(self, reason: str, *, blameless: bool) -> None:
         """Keep what ran for the next life, but for what was running at two deaths."""
         self.ready = None
+        if not blameless:
+            self._fail_trial(
+                EdgedError(
+                    ErrorCode.MODEL_UNAVAILABLE, f"the engine died while it loaded the model: {reason}"
+                )
+            )
         error = EdgedError(
             ErrorCode.ENGINE_CRASHED,
             f"the engine died {MOST_DEATHS} times while it worked on this request (last: {reason}); "
@@ -194,8 +257,11 @@ class Engine:
         self.on_change()
 
     def on_failed(self, error: EdgedError) -> None:
-        """Refuse everything: waiting would not help."""
+        """Refuse everything: waiting would not help, unless a model is only tried out."""
         self.ready = None
+        if self._trial is not None:
+            self._fail_trial(error)
+            return
         for preparation in list(self._preparations.values()):
             _settle(preparation.answer, error)
         self._fail_all(error)
@@ -206,6 +272,10 @@ class Engine:
         return bool(self._preparations or self._generations)
 
     # --- the rest ---
+
+    def _fail_trial(self, error: EdgedError) -> None:
+        if self._trial is not None and not self._trial.done():
+            self._trial.set_exception(error)
 
     def _make_plan(self) -> Load:
         self.plan = self._planner()
@@ -221,7 +291,7 @@ class Engine:
 
     def _send_preparation(self) -> None:
         """Send the next prompt to prepare, if the engine has none."""
-        if self.is_ready and self._preparing is None and self._preparations:
+        if self._serves and self._preparing is None and self._preparations:
             self._preparing, preparation = next(iter(self._preparations.items()))
             self.supervisor.send(preparation.message)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
+import structlog
 
 from edged import paths
+from edged.engine.choice import Choice
 from edged.engine.messages import Load
 from edged.engine.quirks import Quirks, machine_key
 from edged.errors import EdgedError, ErrorCode
@@ -19,6 +23,10 @@ from edged.models.gguf import GgufFacts, read_gguf
 from edged.models.memory import CONTEXT_STEP, check_fits, estimate, largest_context
 from edged.models.sizing import DEFAULT_CONTEXT, defaults, repacked_types_here
 from edged.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+ChosenBy = Literal["configuration", "model_use"]
 
 BUDGET_SHARE = 0.6
 """Of the memory that is available: what "auto" takes, so that the device keeps room to breathe."""
@@ -33,6 +41,7 @@ class EnginePlan:
         facts: what the model's file says of itself.
         name: what requests call the model.
         file: its path.
+        chosen_by: who chose it.
         created: unix time of the file.
         key: tells this model file on this machine from others.
         library: what computes, with its version.
@@ -46,6 +55,7 @@ class EnginePlan:
     facts: GgufFacts
     name: str
     file: str
+    chosen_by: ChosenBy
     created: float
     key: str
     library: str
@@ -54,11 +64,25 @@ class EnginePlan:
     remember_repack_fault: Callable[[], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    path: Path
+    facts: GgufFacts
+    chosen_by: ChosenBy
+    note: str | None = None
+
+
 class Planner:
-    """Makes a plan from the settings, the file and the machine as they are at each start of the engine."""
+    """Makes a plan from the settings, the file and the machine as they are at each start of the engine.
+
+    A model that an operator chose goes before the configured one, and is remembered across restarts.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._choice = Choice(settings.state_dir / "model.json")
+        self._trial: tuple[str | None] | None = None  # the choice that is tried out
+        self._told: str | None = None  # the fault of the choice that the log has last
         self._quirks = Quirks(settings.state_dir / "quirks.json")
         self._library = f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}"
 
@@ -68,36 +92,97 @@ class Planner:
         Raises:
             EdgedError: `model_unavailable`: the file is missing, damaged or too large; with the remedy.
         """
-        settings = self._settings
-        path = store.resolve(settings.model.path, settings.model.name, paths.models_dir(settings.state_dir))
-        facts = read_gguf(path)
+        return self._plan(self._model() if self._trial is None else self._chosen(*self._trial))
+
+    def check(self, name: str | None, *, freed_bytes: int) -> EnginePlan:
+        """Return the plan for a model of this device, None for the configured one, without choosing it.
+
+        Args:
+            name: the catalogue's name, or the file's with or without its ending.
+            freed_bytes: memory that is taken now and will be free when the model is loaded.
+
+        Raises:
+            EdgedError: `model_unavailable`: it is missing, damaged or too large; with the remedy.
+        """
+        return self._plan(self._chosen(name), freed_bytes=freed_bytes)
+
+    @contextlib.contextmanager
+    def trying(self, name: str | None) -> Iterator[None]:
+        """Plan for this model within the context; a context that is left without a fault keeps the choice.
+
+        Raises:
+            EdgedError: `journal_full`: the choice could not be kept, and nothing was tried.
+        """
+        with self._choice.changing_to(name):
+            self._trial = (name,)
+            try:
+                yield
+            finally:
+                self._trial = None
+
+    def models(self) -> list[Path]:
+        """Return the model files of this device: those of the models directory, and the configured one."""
+        files = store.installed(paths.models_dir(self._settings.state_dir))
+        configured = self._settings.model.path
+        if configured is not None and configured not in files and configured.is_file():
+            files.append(configured)
+        return files
+
+    def _model(self) -> _Model:
+        """Return the chosen model, and the configured one if there is no choice that can be had."""
+        note = None
+        try:
+            if (name := self._choice.read()) is not None:
+                return self._chosen(name)
+        except EdgedError as error:
+            note = f"the model that was chosen can't be had, so the configured one is used: {error.message}"
+        if note not in (None, self._told):
+            _log.warning("the chosen model can't be had", reason=note)
+        self._told = note
+        return self._configured(note)
+
+    def _configured(self, note: str | None = None) -> _Model:
+        table = self._settings.model
+        path = store.resolve(table.path, table.name, paths.models_dir(self._settings.state_dir))
+        return _Model(path, read_gguf(path), "configuration", note)
+
+    def _chosen(self, name: str | None) -> _Model:
+        if name is None:
+            return self._configured()
+        path = store.find_file(name, self.models())
+        return _Model(path, read_gguf(path), "model_use")
+
+    def _plan(self, model: _Model, *, freed_bytes: int = 0) -> EnginePlan:
+        path, facts = model.path, model.facts
         key = machine_key(path, self._library)
         repack, repack_reason = self._repack(key)
-        load = self._load(path, facts, repack=repack)
+        load = self._load(path, facts, repack=repack, freed_bytes=freed_bytes)
         return EnginePlan(
             load=load,
             facts=facts,
-            name=store.entry_of(path) or path.stem,
+            name=store.name_of(path),
             file=str(path),
+            chosen_by=model.chosen_by,
             created=path.stat().st_mtime,
             key=key,
             library=self._library,
             repack_reason=repack_reason,
-            notes=tuple(self._notes(facts, load)),
+            notes=tuple(filter(None, [model.note, *self._notes(facts, load)])),
             remember_repack_fault=lambda: self._remember_repack_fault(key),
         )
 
-    def _load(self, path: Path, facts: GgufFacts, *, repack: bool) -> Load:
+    def _load(self, path: Path, facts: GgufFacts, *, repack: bool, freed_bytes: int) -> Load:
         """Fill in what "auto" stands for, within the memory that there is."""
         model, engine = self._settings.model, self._settings.engine
         memory = psutil.virtual_memory()
+        available = memory.available + freed_bytes
         auto = defaults(len(os.sched_getaffinity(0)), memory.total)
         flash_attention = engine.flash_attention
         if flash_attention == "auto":
             flash_attention = engine.deterministic or model.kv_type != "f16"
         sequences = auto.sequences if model.sequences == "auto" else model.sequences
         repacked = repacked_types_here() if repack else frozenset()
-        budget = engine.memory_budget_bytes or int(memory.available * BUDGET_SHARE)
+        budget = engine.memory_budget_bytes or int(available * BUDGET_SHARE)
         context = model.context
         if context == "auto":
             context = largest_context(
@@ -125,7 +210,7 @@ class Planner:
             flash_attention=flash_attention,
             repacked_types=repacked,
         )
-        check_fits(need, engine.memory_budget_bytes or memory.available)
+        check_fits(need, engine.memory_budget_bytes or available)
         return Load(
             path=str(path),
             context=context,

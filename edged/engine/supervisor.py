@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import structlog
 
@@ -27,26 +24,10 @@ from edged.engine.messages import (
     Ready,
     encode,
 )
+from edged.engine.process import COMMAND, Death, child_environment, forward_log
 from edged.errors import EdgedError, ErrorCode
 
 _log = structlog.get_logger(__name__)
-_engine_log = structlog.get_logger("edged.engine.child")
-
-# -P: a stray module in the working directory must not become part of the engine.
-COMMAND = (sys.executable, "-P", "-m", "edged.engine.worker")
-# The child's environment is this and no more: OMP_WAIT_POLICY or GOMP_SPINCOUNT would ruin libgomp's waiting
-# (four times slower, or a core burnt when idle), and the daemon's secrets are none of its business.
-PASSED_ON = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "LD_LIBRARY_PATH",
-    "PYTHONPATH",
-    "PYTHONHOME",
-)
 
 EXIT_SECONDS = 2.0  # from the end of the messages to the end of the process
 HEARTBEAT_GRACE_SECONDS = 10.0  # the engine's heartbeat at rest comes every 5 s
@@ -57,7 +38,7 @@ FADING = 0.98
 NO_PLAN_RETRY_SECONDS = 5.0  # a model that isn't there is looked for again: its file may have come
 REFUSED_RETRY_SECONDS = 60.0  # a model that the library refused is tried again: its file may be another
 
-State = Literal["starting", "ready", "restarting", "failed", "stopped"]
+State = Literal["starting", "ready", "restarting", "failed", "unloaded", "stopped"]
 
 
 class Listener(Protocol):
@@ -86,7 +67,7 @@ class Supervisor:
         state: what an operator is told.
         reason: why it is restarting or failed.
         pid: the process, while there is one.
-        restarts: how often a process was started after the first.
+        restarts: how often a process was started because the one before had died.
         load_progress: the share of the model that is loaded, while it is loading.
         stall_seconds: an engine that owes an answer and is silent for so long is killed, unless it has
             been slow before.
@@ -117,11 +98,15 @@ class Supervisor:
         self.state: State = "starting"
         self.reason: str | None = None
         self.pid: int | None = None
-        self.restarts = -1
+        self.restarts = 0
         self.load_progress: float | None = None
         self._told: str | None = None  # the failure that the log has last
         self._refused = False  # the library has refused this model
         self._verdict: str | None = None  # why the process was killed here
+        self._order: str | None = None  # why this life is to end, if an operator wants it so
+        self._resting = False  # nothing is started until `wake`
+        self._was_lost = False  # the next start makes up for a death
+        self._process: asyncio.subprocess.Process | None = None
         self._deaths = 0  # in a row, without an answer in between
         self._ready_at: float | None = None
         self._heard_at = 0.0
@@ -146,16 +131,55 @@ class Supervisor:
         """End a pause before the next start."""
         self._wake.set()
 
+    def restart(self, reason: str) -> None:
+        """End the process, if there is one, and start another at once by a new plan."""
+        self._resting = False
+        self._end(reason)
+
+    def unload(self, reason: str) -> None:
+        """End the process and start none until `wake`: its memory is free."""
+        self._resting = True
+        self._end(reason)
+
+    def wake(self) -> None:
+        """Start the engine if it was unloaded."""
+        if self._resting:
+            self._resting = False
+            self._wake.set()
+
     async def run(self) -> None:
         """Start the engine again whenever it ends, until cancelled."""
         try:
             while True:
+                await self._rest()
                 await self._pause(await self._live_once())
         finally:
             self.state = "stopped"
 
+    def _end(self, reason: str) -> None:
+        self._order = reason
+        self._refused = False
+        self._wake.set()
+        if self._process is None:
+            self.state, self.reason = "unloaded" if self._resting else "starting", None
+        elif self._process.returncode is None:
+            self._process.kill()
+
+    def _forget_orders(self) -> None:
+        self._order = None
+        self._wake.clear()
+
+    async def _rest(self) -> None:
+        while self._resting:
+            self.state, self.reason = "unloaded", None
+            self._wake.clear()
+            await self._wake.wait()
+        if self.state == "unloaded":
+            self.state = "starting"
+
     async def _live_once(self) -> float:
         """Live through one process's life; return the seconds to wait before the next."""
+        self._forget_orders()
         try:
             load = self._plan()
         except EdgedError as error:
@@ -166,11 +190,19 @@ class Supervisor:
         try:
             death = await self._live(load)
         except EdgedError as error:
-            self._refused = True
-            self._fail(error)
-            return REFUSED_RETRY_SECONDS
+            if self._order is None:
+                self._refused = True
+                self._fail(error)
+                return REFUSED_RETRY_SECONDS
+            death = Death(pid=None, code=0, verdict=error.message)
         except OSError as error:
             death = Death(pid=None, code=0, verdict=f"could not be started: {error.strerror}")
+        if self._order is not None:
+            self.state, self.reason = "unloaded" if self._resting else "starting", None
+            self._was_lost = False
+            _log.info("the engine was ended", reason=self._order, pid=death.pid)
+            self._listener.on_death(self._order, blameless=True)
+            return 0.0
         self.state, self.reason = "restarting", death.reason
         fallback = death.signal == signal.SIGILL and load.repack and self._on_illegal_instruction()
         _log.error("the engine died", reason=death.reason, pid=death.pid, without_repacking_next=fallback)
@@ -188,7 +220,6 @@ class Supervisor:
         self._listener.on_failed(error)
 
     async def _pause(self, seconds: float) -> None:
-        self._wake.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -215,14 +246,17 @@ class Supervisor:
                 limit=1 << 20,
             )
             until_started.pop_all()
-        self.pid = process.pid
-        self.restarts += 1
+        self._process, self.pid = process, process.pid
+        self.restarts += self._was_lost
+        self._was_lost = True
+        if self._order is not None:  # it came while the process was being made
+            process.kill()
         self._ready_at = None
         self._longest_step = 0.0
         self.load_progress = 0.0
         self._heard_at = time.monotonic()
         reader, self._writer = await asyncio.open_connection(sock=ours)
-        logs = asyncio.create_task(_forward_log(process.stderr), name="engine log")
+        logs = asyncio.create_task(forward_log(process.stderr), name="engine log")
         watch = asyncio.create_task(self._watch(process), name="engine watch")
         try:
             self._writer.write(encode(load))
@@ -235,7 +269,7 @@ class Supervisor:
         finally:
             self._writer.close()
             self._writer = None
-            self.pid = None
+            self._process = self.pid = None
             self.load_progress = None
             if process.returncode is None:
                 process.kill()
@@ -271,6 +305,8 @@ class Supervisor:
                 self.load_progress = message.share
             case LoadFailed():
                 raise EdgedError(ErrorCode.MODEL_UNAVAILABLE, f"the model can't be loaded: {message.message}")
+            case Ready() if self._order is not None:
+                pass  # it is about to die
             case Ready():
                 self.state, self.reason, self.load_progress = "ready", None, None
                 self._refused, self._told = False, None
@@ -297,66 +333,3 @@ class Supervisor:
             return self.stall_seconds + HEARTBEAT_GRACE_SECONDS
         # A machine that others keep busy is slow, not hung.
         return max(self.stall_seconds, min(STEPS_OF_PATIENCE * self._longest_step, LOAD_STALL_SECONDS))
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a process ended.
-
-    Attributes:
-        pid: the process; None if it could not be started.
-        code: its exit code, or the negative number of the signal that killed it.
-        verdict: why the supervisor ended it, if it did.
-    """
-
-    pid: int | None
-    code: int
-    verdict: str | None
-
-    @property
-    def signal(self) -> int | None:
-        """Return the number of the signal that killed it."""
-        return -self.code if self.code < 0 else None
-
-    @property
-    def reason(self) -> str:
-        """Return the end in words."""
-        if self.verdict:
-            return self.verdict
-        if self.signal is None:
-            return f"ended with exit code {self.code}; the log says more"
-        name = signal.Signals(self.signal).name if self.signal in set(signal.Signals) else str(self.signal)
-        hint = {
-            "SIGILL": " (a kernel that this processor can't run)",
-            "SIGKILL": " (out of memory, or by hand)",
-        }
-        return f"killed by {name}{hint.get(name, '')}"
-
-
-def child_environment() -> dict[str, str]:
-    """Return the environment that the engine gets."""
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    # Without this ggml_abort starts gdb where that is installed.
-    return {**passed, "GGML_NO_BACKTRACE": "1"}
-
-
-async def _forward_log(pipe: asyncio.StreamReader | None) -> None:
-    """Log the child's lines: JSON with a level, or whatever a dying library wrote."""
-    assert pipe is not None
-    while True:
-        try:
-            line = await pipe.readline()
-        except ValueError:  # longer than the pipe's limit: what is left of it comes as a line of its own
-            continue
-        if not line:
-            return
-        fields = _log_fields(line)
-        getattr(_engine_log, fields.pop("level"))(fields.pop("event"), **fields)
-
-
-def _log_fields(line: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, KeyError, AttributeError):
-        fields = json.loads(line)
-        if fields["level"] in ("debug", "info", "warning", "error") and isinstance(fields["event"], str):
-            return {str(key): value for key, value in fields.items()}
-    return {"level": "warning", "event": line.decode(errors="replace").rstrip(), "source": "stderr"}

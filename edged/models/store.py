@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edged.errors import EdgedError, ErrorCode
@@ -63,6 +63,30 @@ def resolve(path: Path | None, name: str, models_dir: Path) -> Path:
 def entry_of(path: Path) -> str | None:
     """Return the catalogue's name of a file in the models directory, None if the file is the user's own."""
     return next((entry.name for entry in CATALOGUE.values() if entry.file_name == path.name), None)
+
+
+def name_of(path: Path) -> str:
+    """Return what requests call a model file: the catalogue's name, else the file's without its ending."""
+    return entry_of(path) or path.stem
+
+
+def find_file(name: str, files: Iterable[Path]) -> Path:
+    """Return the one of these model files that `name` names: the catalogue's name or the file's own.
+
+    Raises:
+        EdgedError: model_unavailable if there is none, with those that are there.
+    """
+    here = {name_of(path): path for path in files}
+    if path := here.get(name) or next((path for path in here.values() if path.name == name), None):
+        return path
+    if (entry := CATALOGUE.get(name)) is not None:
+        raise unavailable(
+            f"the model {name!r} is not on this device; "
+            f"fetch it ({entry.size_bytes / 1e6:.0f} MB): edgectl model fetch {name}"
+        )
+    near = difflib.get_close_matches(name, here, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(here) or 'none'}"
+    raise unavailable(f"there is no model {name!r} on this device; {hint}")
 
 
 def sha256_of(

@@ -52,6 +52,13 @@ def main() -> None:
                 time.sleep(3600)
             case Generate() if behaviour == "dies-of-requests":
                 os.kill(os.getpid(), signal.SIGABRT)
+            case Generate() if behaviour.startswith("pauses"):
+                # The first engine that has the request says a word, the next one ends the answer.
+                channel.send(
+                    Step(
+                        [Delta(message.request, [7], "seven ", [], "stop" if message.produced else None)], []
+                    )
+                )
             case Generate():
                 channel.send(Step([], [Reading(message.request, 3)]))
                 if behaviour != "keeps-silent":

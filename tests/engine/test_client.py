@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,20 +42,48 @@ class Watcher:
 
     def on_delta(self, delta: Delta) -> None:
         self.deltas.append(delta)
+        if delta.text:
+            self.begun.set()
         if delta.finish:
             self.ended.set()
+
+    @property
+    def text(self) -> str:
+        return "".join(delta.text for delta in self.deltas)
 
     def on_failed(self, error: EdgedError) -> None:
         self.error = error
         self.ended.set()
 
 
+class Model:
+    """Which behaviour the next engine is to have; the tests change it."""
+
+    def __init__(self, behaviour: str) -> None:
+        self.behaviour = behaviour
+
+    @contextlib.contextmanager
+    def changed_to(self, behaviour: str) -> Iterator[None]:
+        """Change it, and back again if the context ends by a fault."""
+        before, self.behaviour = self.behaviour, behaviour
+        try:
+            yield
+        except BaseException:
+            self.behaviour = before
+            raise
+
+
 @asynccontextmanager
-async def running(behaviour: str, quirks: Quirks | None = None, stall: float = 30) -> AsyncIterator[Engine]:
+async def running(
+    behaviour: str | Model, quirks: Quirks | None = None, stall: float = 30
+) -> AsyncIterator[Engine]:
     """Run an engine that behaves so."""
-    load = Load(f"/{behaviour}.gguf", 1024, 2, 64, 64, 1, 1, "f16", False, True, False, 100)
+    model = behaviour if isinstance(behaviour, Model) else Model(behaviour)
 
     def plan() -> EnginePlan:
+        if model.behaviour == "missing":
+            raise EdgedError(ErrorCode.MODEL_UNAVAILABLE, "there is no file")
+        load = Load(f"/{model.behaviour}.gguf", 1024, 2, 64, 64, 1, 1, "f16", False, True, False, 100)
         fault = quirks.repack_fault("here") if quirks else None
 
         def remember() -> bool:
@@ -64,7 +92,8 @@ async def running(behaviour: str, quirks: Quirks | None = None, stall: float = 3
             return True
 
         loaded = replace(load, repack=fault is None)
-        return cast(EnginePlan, SimpleNamespace(key="model", load=loaded, remember_repack_fault=remember))
+        key = f"key of {model.behaviour}"
+        return cast(EnginePlan, SimpleNamespace(key=key, load=loaded, remember_repack_fault=remember))
 
     engine = Engine(plan, stall_seconds=stall, command=COMMAND)
     task = asyncio.create_task(engine.run())
@@ -178,3 +207,137 @@ async def test_cancel_ends_a_generation_wherever_it_is() -> None:
         await there.ended.wait()
         assert [d.finish for d in there.deltas] == ["cancelled"]
         assert not engine.is_waiting()
+
+
+# --- what operators order ---
+
+
+async def changed(engine: Engine, state: str) -> None:
+    """Wait until the engine tells of a change to this state."""
+    there = asyncio.Event()
+
+    def on_change() -> None:
+        if engine.state == state:
+            there.set()
+
+    engine.on_change = on_change
+    on_change()
+    await there.wait()
+
+
+async def test_restart_takes_a_new_process_and_what_ran_goes_on_where_it_was() -> None:
+    async with running("pauses") as engine:
+        watcher = Watcher()
+        asked = generation(watcher)
+        engine.generate(asked)
+        await watcher.begun.wait()
+        before = engine.supervisor.pid
+        engine.restart()
+        await watcher.ended.wait()
+        assert watcher.text == "seven seven "
+        assert engine.supervisor.pid != before
+        assert (asked.deaths, engine.supervisor.restarts) == (0, 0), "nobody died"
+
+
+async def test_restarts_by_command_are_nobodys_fault_however_many() -> None:
+    async with running("keeps-silent") as engine:
+        watcher = Watcher()
+        engine.generate(generation(watcher))
+        for _ in range(3):
+            await watcher.begun.wait()
+            watcher.begun.clear()
+            engine.restart()
+        await watcher.begun.wait()
+        assert watcher.error is None
+
+
+async def test_unloaded_engine_has_no_process_until_something_is_asked() -> None:
+    async with running("serves") as engine:
+        await engine.prepare(None, "hi")
+        pid = engine.supervisor.pid
+        engine.unload()
+        await changed(engine, "unloaded")
+        assert engine.supervisor.pid is None
+        assert not Path(f"/proc/{pid}").exists()
+        assert not engine.is_ready
+        watcher = Watcher()
+        engine.generate(generation(watcher))
+        await watcher.ended.wait()
+        assert (watcher.text, engine.state) == ("seven", "ready")
+
+
+async def test_what_is_asked_while_the_engine_is_being_unloaded_is_answered() -> None:
+    async with running("serves") as engine:
+        await engine.prepare(None, "hi")
+        engine.unload()
+        assert await engine.prepare(None, "already again") == [1, 2, 3]
+
+
+async def test_unload_ends_a_pause_between_two_starts() -> None:
+    model = Model("missing")
+    async with running(model) as engine:
+        await changed(engine, "failed")
+        engine.unload()
+        assert engine.state == "unloaded"
+        model.behaviour = "serves"
+        engine.wake()
+        await changed(engine, "ready")
+
+
+async def test_restart_loads_at_once_what_could_not_be_loaded_before() -> None:
+    model = Model("refuses")
+    async with running(model) as engine:
+        await changed(engine, "failed")
+        model.behaviour = "serves"
+        engine.restart()
+        await changed(engine, "ready")
+
+
+async def test_held_engine_begins_nothing_and_says_when_it_does_again() -> None:
+    async with running("serves") as engine:
+        await changed(engine, "ready")
+        told: list[bool] = []
+        engine.on_change = lambda: told.append(engine.is_ready)
+        with engine.held():
+            assert not engine.is_ready
+        assert told == [True]
+
+
+async def test_another_plan_is_taken_and_ends_what_still_runs_by_the_old_one() -> None:
+    model = Model("pauses")
+    async with running(model) as engine:
+        running_on = Watcher()
+        engine.generate(generation(running_on))
+        await running_on.begun.wait()
+        await engine.try_plan(model.changed_to("serves"))
+        assert engine.is_ready
+        assert running_on.error is not None
+        assert running_on.error.code is ErrorCode.MODEL_UNAVAILABLE
+        assert model.behaviour == "serves"
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ("refuses", "unknown model architecture"),
+        ("dies-at-load", "ended with exit code 3"),
+        ("missing", "there is no file"),
+    ],
+)
+async def test_plan_that_fails_changes_nothing(other: str, reason: str) -> None:
+    model = Model("pauses")
+    async with running(model) as engine:
+        watcher = Watcher()
+        engine.generate(generation(watcher))
+        await watcher.begun.wait()
+        states: set[str] = set()
+        engine.on_change = lambda: states.add(engine.state)
+        with pytest.raises(EdgedError, match=reason) as refused:
+            await engine.try_plan(model.changed_to(other))
+        assert refused.value.code is ErrorCode.MODEL_UNAVAILABLE
+        assert engine.state != "failed"
+        preparing = asyncio.create_task(engine.prepare(None, "and others wait"))
+        await watcher.ended.wait()
+        assert watcher.text == "seven seven "
+        assert await preparing == [1, 2, 3]
+        assert "failed" not in states, "who waits must not be refused"

@@ -311,3 +311,130 @@ def test_a_model_without_a_template_is_noted(
     assert len(notes) == 1
     assert "no chat template" in notes[0]
     assert planner(tmp_path, tiny_model).plan().notes == ()
+
+
+# --- the model that an operator chose ---
+
+
+@pytest.fixture
+def two_models(tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace) -> Planner:
+    """Plan with the tiny model configured, and another one in the models directory."""
+    models = tmp_path / "models"
+    models.mkdir()
+    without_template(tiny_model, models / "other.gguf")
+    return planner(tmp_path, tiny_model)
+
+
+def choose(made: Planner, name: str | None) -> None:
+    with made.trying(name):
+        pass
+
+
+def test_chosen_model_goes_before_the_configured_one_and_outlives_the_daemon(
+    two_models: Planner, tmp_path: Path, tiny_model: Path
+) -> None:
+    configured = two_models.plan()
+    assert (configured.name, configured.chosen_by) == (tiny_model.stem, "configuration")
+    choose(two_models, "other")
+    for made in (two_models, planner(tmp_path, tiny_model)):
+        chosen = made.plan()
+        assert (chosen.name, chosen.chosen_by) == ("other", "model_use")
+        assert chosen.file == str(tmp_path / "models" / "other.gguf")
+    choose(two_models, None)
+    for made in (two_models, planner(tmp_path, tiny_model)):
+        assert made.plan().chosen_by == "configuration"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models"], "nothing is left lying about"
+
+
+def test_a_trial_counts_within_itself_and_leaves_nothing_when_it_fails(
+    two_models: Planner, tmp_path: Path
+) -> None:
+    def fails() -> None:
+        with two_models.trying("other"):
+            assert two_models.plan().name == "other"
+            raise EdgedError(ErrorCode.MODEL_UNAVAILABLE, "it does not run here")
+
+    refusal(fails)
+    assert two_models.plan().chosen_by == "configuration"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models"]
+
+
+def test_configured_model_is_tried_over_a_chosen_one(two_models: Planner) -> None:
+    choose(two_models, "other")
+    with two_models.trying(None):
+        assert two_models.plan().chosen_by == "configuration"
+
+
+def test_choice_that_can_not_be_written_is_refused_before_anything_is_tried(
+    two_models: Planner, tmp_path: Path
+) -> None:
+    (tmp_path / "model.new").mkdir()
+    with pytest.raises(EdgedError, match=r"model\.json: Is a directory") as caught:
+        choose(two_models, "other")
+    assert caught.value.code is ErrorCode.JOURNAL_FULL
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"model": 7}', b'{"model": ""}', b"\xff", b"[" * 4096, b"9" * 4096],
+)
+def test_damaged_choice_is_passed_over_and_said(two_models: Planner, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.json").write_bytes(content)
+    made = two_models.plan()
+    assert made.chosen_by == "configuration"
+    assert f"{tmp_path}/model.json is damaged" in made.notes[0]
+
+
+@pytest.mark.parametrize("fault", ["missing", "cut short", "a directory"])
+def test_chosen_model_that_is_gone_is_passed_over_and_said_once_in_the_log(
+    two_models: Planner, tmp_path: Path, fault: str
+) -> None:
+    choose(two_models, "other")
+    file = tmp_path / "models" / "other.gguf"
+    raw = file.read_bytes()
+    file.unlink()
+    if fault == "cut short":
+        file.write_bytes(raw[: len(raw) // 2])
+    elif fault == "a directory":
+        file.mkdir()
+    with capture_logs() as logs:
+        made = [two_models.plan() for _ in range(3)]
+    assert {plan.chosen_by for plan in made} == {"configuration"}
+    assert "so the configured one is used" in made[0].notes[0]
+    assert [entry["event"] for entry in logs] == ["the chosen model can't be had"]
+    if fault == "a directory":
+        file.rmdir()
+    file.write_bytes(raw)
+    assert two_models.plan().chosen_by == "model_use", "it is back"
+
+
+def test_chosen_model_that_does_not_fit_now_is_not_replaced_by_another(
+    two_models: Planner, machine: types.SimpleNamespace
+) -> None:
+    choose(two_models, "other")
+    machine.available = MEBI
+    assert "available" in refusal(two_models.plan)
+
+
+def test_check_counts_the_memory_that_will_be_free(
+    two_models: Planner, machine: types.SimpleNamespace
+) -> None:
+    machine.available = MEBI
+    assert "available" in refusal(lambda: two_models.check("other", freed_bytes=0))
+    assert two_models.check("other", freed_bytes=1000 * MEBI).name == "other"
+    assert two_models.check(None, freed_bytes=1000 * MEBI).chosen_by == "configuration"
+
+
+@pytest.mark.parametrize("name", ["none", "../other", "", "/etc/passwd", "models/other.gguf"])
+def test_check_of_a_model_that_is_not_here_names_those_that_are(two_models: Planner, name: str) -> None:
+    words = refusal(lambda: two_models.check(name, freed_bytes=0))
+    assert "other" in words
+    assert repr(name) in words
+
+
+def test_models_of_the_device_are_those_of_its_directory_and_the_configured_one(
+    two_models: Planner, tmp_path: Path, tiny_model: Path
+) -> None:
+    assert two_models.models() == [tmp_path / "models" / "other.gguf", tiny_model]
+    for name in ("other", "other.gguf", tiny_model.stem, tiny_model.name):
+        assert two_models.check(name, freed_bytes=0).chosen_by == "model_use"
