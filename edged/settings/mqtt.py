@@ -142,8 +142,8 @@ class MqttTable(Table):
     root: Root = Field("edged", description="First level or levels of all topics.")
     open_ask: bool = Field(
         True,
-        description="Take prompts on <root>/v1/<device_id>/ask too, of whoever may publish there; they all count as "
-        "one client, open.",
+        description="Take prompts on <root>/v1/<device_id>/ask too, of whoever may publish there; all count "
+        "as one client, open.",
     )
     pool: Pool = Field(
         "", description="The pool of devices that this one answers prompts for too; empty: none."
