@@ -30,6 +30,7 @@ PROTOCOL_VERSION = 1
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TOKEN = re.compile(r"[0-9]{1,10}")
 
 INT32_MAX = 2**31 - 1
 SEED_MAX = 2**32 - 1
@@ -48,10 +49,10 @@ Priority = Literal["low", "normal", "high"]
 FinishReason = Literal["stop", "length", "cancelled"]
 
 # What a later version will serve. Refused by name until then: never ignored.
-_NOT_YET_SERVED = {
+_NOT_SERVED = {
     "task": "no task profiles can be configured in this version",
     "response_format": "answers can't be constrained in this version",
-    "reply_to": "it belongs to MQTT 3.1.1, which this way in is not",
+    "reply_to": "it belongs to MQTT, which this way in is not",
 }
 
 
@@ -71,6 +72,16 @@ def _real_number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
+
+
+def _token_numbers(value: object) -> object:
+    """Read the keys of logit_bias: JSON's are texts."""
+    if not isinstance(value, dict):
+        return value
+    for key in map(str, value):
+        if not _TOKEN.fullmatch(key):
+            raise ValueError(f"{json.dumps(key[:32])} is no token id")
+    return {int(key): bias for key, bias in value.items()}
 
 
 def _no_tiny_temperature(value: float) -> float:
@@ -148,6 +159,7 @@ class Request(_Model):
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
     logit_bias: Annotated[
         dict[Annotated[int, Field(ge=0, le=INT32_MAX)], Annotated[Number, Field(ge=-100, le=100)]],
+        BeforeValidator(_token_numbers),
         Field(max_length=MAX_LOGIT_BIASES),
     ] = Field(default_factory=dict, strict=False)
     logprobs: bool = False
@@ -179,7 +191,7 @@ class Request(_Model):
         Raises:
             EdgedError: `invalid`, naming the field, its fault and what is allowed.
         """
-        for name, why in _NOT_YET_SERVED.items():
+        for name, why in _NOT_SERVED.items():
             if fields.get(name) is not None:
                 raise invalid(f"{name} is not served: {why}", param=name)
         given = {name: value for name, value in fields.items() if value is not None}
@@ -203,8 +215,8 @@ class Request(_Model):
         return sum(len(text.encode()) for text in texts)
 
     def body_hash(self, salt: bytes) -> bytes:
-        """Return a salted hash of everything but the id and the way of delivery."""
-        body = self.model_dump_json(exclude={"id", "stream"})
+        """Return a salted hash of everything but the id, the way of delivery and the time that is left."""
+        body = self.model_dump_json(exclude={"id", "stream", "ttl_s"})
         return hashlib.blake2b(body.encode(), key=salt, digest_size=16).digest()
 
 
@@ -281,6 +293,11 @@ class Client:
     name: str
     way: Literal["socket", "tcp", "mqtt"]
     user: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Return what tells clients apart: a name is one way's own."""
+        return self.way, self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +407,25 @@ class Failed(_Frame):
 
 Frame = Accepted | Chunk | Progress | Done | Failed
 Terminal = Done | Failed
+_TERMINAL_FIELDS = {*Done.__dataclass_fields__, *Failed.__dataclass_fields__}
+
+
+def terminal_of(fields: Mapping[str, Any]) -> Terminal:
+    """Return the terminal frame that these fields, made by `frame_fields`, stand for."""
+    own = {name: value for name, value in fields.items() if name in _TERMINAL_FIELDS}
+    if own.pop("type") == "error":
+        return Failed(**{**own, "code": ErrorCode(own["code"])})
+    own["usage"], own["timings"] = Usage(**own["usage"]), Timings(**own["timings"])
+    own["logprobs"] = tuple(
+        TokenLogprob(
+            entry["text"],
+            bytes(entry["bytes"]),
+            entry["logprob"],
+            tuple((top["text"], bytes(top["bytes"]), top["logprob"]) for top in entry["top"]),
+        )
+        for entry in own.get("logprobs", ())
+    )
+    return Done(**own)
 
 
 def frame_fields(frame: Frame) -> dict[str, Any]:

@@ -24,11 +24,13 @@ from edged.protocol import (
     Message,
     Progress,
     Request,
+    Terminal,
     Timings,
     TokenLogprob,
     Usage,
     frame_fields,
     parse_json,
+    terminal_of,
     valid_name,
     valid_request_id,
 )
@@ -417,16 +419,15 @@ OTHER: dict[str, Any] = {
     "frequency_penalty": 0.5,
     "logit_bias": {1: 1},
     "logprobs": True,
-    "ttl_s": 5,
     "priority": "low",
 }
 
 
-def test_the_bodys_hash_depends_on_everything_but_id_and_stream() -> None:
-    assert set(OTHER) | {"id", "stream", "messages", "top_logprobs"} == set(Request.model_fields)
+def test_the_bodys_hash_depends_on_all_but_id_stream_and_ttl() -> None:
+    assert set(OTHER) | {"id", "stream", "ttl_s", "messages", "top_logprobs"} == set(Request.model_fields)
     salt = b"salt"
     plain = Request.parse({"prompt": "x"}).body_hash(salt)
-    assert Request.parse({"prompt": "x", "id": "a", "stream": False}).body_hash(salt) == plain
+    assert Request.parse({"prompt": "x", "id": "a", "stream": False, "ttl_s": 5}).body_hash(salt) == plain
     hashes = {Request.parse({"prompt": "x", name: value}).body_hash(salt) for name, value in OTHER.items()}
     hashes.add(Request.parse({"prompt": "x", "logprobs": True, "top_logprobs": 1}).body_hash(salt))
     hashes.add(Request.parse({"messages": [user("x")]}).body_hash(salt))
@@ -502,3 +503,25 @@ def test_a_failure_is_the_error_that_it_came_from() -> None:
 
 def test_usage_adds_up() -> None:
     assert Usage(7, 5, 3).total_tokens == 12
+
+
+@pytest.mark.parametrize(
+    "terminal",
+    [
+        Failed("a", 2, 0, code=ErrorCode.BUSY, message="nö", retry_after_s=1.5, param="x"),
+        Done(
+            "a",
+            1,
+            4,
+            finish_reason="stop",
+            text="ü",
+            usage=Usage(3, 4),
+            timings=Timings(1.25, 0.1, None, 30.0),
+            session_turns_dropped=2,
+            logprobs=(TokenLogprob("ü", "ü".encode(), -0.5, (("a", b"a", -1.5),)),),
+        ),
+    ],
+)
+def test_a_terminal_frame_survives_being_written_down(terminal: Terminal) -> None:
+    written = json.dumps({**frame_fields(terminal), "device_id": "d"})
+    assert terminal_of(json.loads(written)) == terminal

@@ -104,4 +104,5 @@ class _Party:
 
 def _names(ticket: Ticket) -> tuple[_Name, _Name, _Name]:
     """Return everybody, the ticket's client and its user within that client."""
-    return (), (ticket.client.name,), (ticket.client.name, ticket.client.user)
+    client = ticket.client
+    return (), client.identity, (*client.identity, client.user)

@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import time
 import uuid
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ import structlog
 
 from edged.core import status
 from edged.core.admission import answer_tokens, check_size
+from edged.core.durable import Ask, Durable, Envelope, Unsent
+from edged.core.events import Events
 from edged.core.queue import FairQueue
 from edged.core.registry import Registry
 from edged.core.sessions import Session, SessionKey, Sessions, conversation
@@ -29,6 +32,7 @@ from edged.settings import Settings
 _log = structlog.get_logger(__name__)
 
 
+UNREADABLE = Request(prompt="")  # stands for a request of another version
 STOPPING = "edged is stopping; ask again when it is back"
 
 
@@ -65,23 +69,32 @@ class Core:
         speed: as measured.
         sessions: conversations kept on the device.
         queue: tickets that wait.
+        events: what happened.
+        durable: requests that outlive the daemon; None where no frontend needs them.
         started: when the core was made, by the monotonic clock.
         stopping: nothing is let in any more.
+        unsent: answers and events of earlier daemons that the broker has not got.
     """
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, durable: Durable | None = None) -> None:
         self.settings = settings
         self.engine = engine
         self.counters = Counters()
         self.speed = Speed()
         self.sessions = Sessions(settings.sessions)
         self.queue = FairQueue()
+        self.events = Events()
+        self.durable = durable
         self.started = time.monotonic()
         self.stopping = False
+        self.unsent: list[Unsent] = []
+        self._asks: list[Ask] = []
+        self._resumed: dict[Ticket, Ask] = {}
         self._model_key = ""
+        self._engine_was: tuple[str, str | None] = ("starting", None)
         self._registry = Registry(settings.journal.keep_results_seconds)
         self._running: dict[Ticket, float] = {}  # to the time of their start
-        self._starts: dict[Ticket, asyncio.Task[None]] = {}
+        self._preparing: dict[Ticket, asyncio.Task[None]] = {}
         self._expiries: dict[Ticket, asyncio.TimerHandle] = {}
         self._sessions_of: dict[Ticket, Session] = {}
         engine.on_change = self._engine_changed
@@ -113,7 +126,7 @@ class Core:
         return status.status(self)
 
     async def submit(self, request: Request, client: Client) -> Admitted:
-        """Let a request in.
+        """Let a request in that lives as long as its connection.
 
         Returns once it is accepted: while the engine serves, its prompt is known to fit by then.
 
@@ -125,41 +138,111 @@ class Core:
         if earlier := self._registry.duplicate(client, request):
             return Admitted(earlier, repeated=True)
         self._check_limits(client)
-        ticket = Ticket(
-            request,
-            client,
-            id=request.id or uuid.uuid4().hex,
-            body_hash=self._registry.body_hash(request),
-            on_cancel=self._cancel,
-        )
-        self._registry.add(ticket)
-        ttl = request.ttl_s or self.settings.limits.ttl_seconds
-        expiry = asyncio.get_running_loop().call_later(ttl, self._expire, ticket)
+        ticket = self._ticket(request, client)
         try:
-            if self.engine.is_ready:
-                # A session's earlier turns are known only when its turn comes; its question must fit anyway.
-                async with asyncio.timeout(ttl):
-                    await self._prepare(ticket, list(request.turns()))
-            self._check_open()
-        except TimeoutError:
-            self._expire(ticket)
-        except EdgedError as error:
-            ticket.fail(error)
+            await asyncio.wait([self._admit_soon(ticket)])
         except BaseException:
-            ticket.finish("cancelled")
+            ticket.cancel()
             self._registry.remove(ticket)
-            expiry.cancel()
             raise
-        if ticket.terminal is None:
-            self._expiries[ticket] = expiry
-            self._enqueue(ticket)
-            return Admitted(ticket)
-        expiry.cancel()
-        if isinstance(ticket.terminal, Failed):
+        if isinstance(ticket.terminal, Failed) and not ticket.admitted:
             self._registry.remove(ticket)
             raise ticket.terminal.error()
-        self._registry.keep(ticket)  # cancelled meanwhile
         return Admitted(ticket)
+
+    async def take(
+        self, request: Request, client: Client, envelope: Envelope, *, redelivered: bool = False
+    ) -> Admitted:
+        """Let a request in that is answered also if the daemon dies.
+
+        Returns once it is written down; computing may have begun by then. What is refused for reasons of the
+        moment has its terminal frame already, and only that is to be written down.
+
+        Raises:
+            EdgedError: it can't be let in, and would not be if it came again; or `journal_full`,
+                `shutting_down`.
+        """
+        assert self.durable is not None
+        if self.stopping:
+            raise EdgedError(ErrorCode.SHUTTING_DOWN, STOPPING)
+        check_size(request, self.settings.limits)
+        if earlier := self._registry.duplicate(client, request, redelivered=redelivered):
+            return Admitted(earlier, repeated=True)
+        try:
+            self._check_open()
+            self._check_limits(client)
+        except EdgedError as error:
+            ticket = self._ticket(request, client)
+            ticket.fail(error)
+            return Admitted(ticket)
+        ticket = self._ticket(request, client)
+        self._admit_soon(ticket)
+        try:
+            await self.durable.accept(ticket, envelope)
+        except BaseException:
+            self._suspend(ticket)
+            self._registry.remove(ticket)
+            raise
+        return Admitted(ticket)
+
+    async def open(self) -> None:
+        """Open the journal, and remember what was answered before.
+
+        What an earlier daemon left for a frontend stays until the frontend asks for it.
+        """
+        assert self.durable is not None
+        restored, recovered = await self.durable.open()
+        self._registry.salt = self.durable.salt
+        for ticket, ended_before in restored.answered:
+            self._registry.add(ticket)
+            self._registry.keep(ticket, ended_before)
+        self._asks, self.unsent = restored.asks, restored.unsent
+        for loss in recovered.losses:
+            self.events.emit(
+                "journal_loss", first_serial=loss.first, last_serial=loss.last, reason=loss.reason
+            )
+
+    def resume(self) -> list[tuple[Ticket, Envelope]]:
+        """Begin what an earlier daemon accepted and did not answer, as a new attempt; oldest first."""
+        assert self.durable is not None
+        asks, self._asks = self._asks, []
+        resumed = []
+        for ask in asks:
+            ticket = self._ticket(
+                ask.request or UNREADABLE,
+                ask.client,
+                id=ask.id,
+                body_hash=ask.body_hash,
+                attempt=ask.attempt,
+                waited=self.durable.waited(ask),
+            )
+            ticket.serial = ask.serial
+            self._resumed[ticket] = ask
+            if ask.request is None:
+                ticket.fail(EdgedError(ErrorCode.INTERNAL, "edged was changed and can't read it; ask again"))
+            elif ticket.waited >= self._ttl(ask.request):
+                self._expire(ticket)
+            else:
+                self._admit_soon(ticket)
+            resumed.append((ticket, ask.envelope))
+        return resumed
+
+    def recheck_ttl(self) -> None:
+        """Look again at what waits from before the boot: the clock has been synchronised since."""
+        assert self.durable is not None
+        for ticket, ask in list(self._resumed.items()):
+            if ticket in self.queue and self.durable.waited(ask) >= self._ttl(ticket.request):
+                self._expire(ticket)
+
+    def abandon(self, ticket: Ticket, unheard: int) -> None:
+        """End a request that nobody listens to any more."""
+        ticket.fail(
+            EdgedError(
+                ErrorCode.ABANDONED,
+                f"nobody was subscribed to the last {unheard} chunks of the answer, so it was given up "
+                "(mqtt.abandon_unheard); subscribe before you ask",
+            )
+        )
 
     def find(self, client: Client, request_id: str) -> Ticket | None:
         """Return a client's request: in hand, or finished and still kept."""
@@ -178,19 +261,90 @@ class Core:
         self.engine.supervisor.stall_seconds = settings.watch.liveness.engine_seconds
 
     async def stop(self, budget_seconds: float) -> None:
-        """Let nothing in any more and give what runs so many seconds to end."""
+        """Let nothing in any more and give what runs so many seconds to end.
+
+        What is written down and has not ended by then is left for the next daemon.
+        """
         self.stopping = True
         error = EdgedError(ErrorCode.SHUTTING_DOWN, STOPPING)
-        for ticket in list(self.queue):
-            ticket.fail(error)
+        for ticket in [*self._registry.active()]:
+            if ticket not in self._running:
+                self._give_up(ticket, error)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(budget_seconds):
                 for ticket in list(self._running):
                     await ticket.wait()
         for ticket in list(self._running):
+            self._give_up(ticket, error)
+
+    def _give_up(self, ticket: Ticket, error: EdgedError) -> None:
+        if ticket.serial is None:
             ticket.fail(error)
+        else:
+            self._suspend(ticket)
 
     # --- admission ---
+
+    def _ticket(
+        self,
+        request: Request,
+        client: Client,
+        *,
+        id: str | None = None,
+        body_hash: bytes | None = None,
+        attempt: int = 1,
+        waited: float = 0.0,
+    ) -> Ticket:
+        """Make a request's ticket, and begin to count the time that it may wait."""
+        ticket = Ticket(
+            request,
+            client,
+            id=id or request.id or uuid.uuid4().hex,
+            body_hash=body_hash or self._registry.body_hash(request),
+            on_cancel=self._cancel,
+            on_finish=self._finished,
+            attempt=attempt,
+            waited=waited,
+        )
+        self._registry.add(ticket)
+        loop = asyncio.get_running_loop()
+        self._expiries[ticket] = loop.call_later(self._ttl(request) - waited, self._expire, ticket)
+        return ticket
+
+    def _ttl(self, request: Request) -> float:
+        return request.ttl_s or self.settings.limits.ttl_seconds
+
+    def _admit_soon(self, ticket: Ticket) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._admit(ticket), name=f"admit {ticket.id}")
+        self._preparing[ticket] = task
+        return task
+
+    async def _admit(self, ticket: Ticket) -> None:
+        """Have the prompt prepared if the engine serves now, and let the ticket wait for its turn."""
+        fault = None
+        if self.engine.is_ready:
+            # A session's earlier turns are known only when its turn comes; its question must fit anyway.
+            fault = await self._fault_of(ticket, self._prepare(ticket, list(ticket.request.turns())))
+        del self._preparing[ticket]
+        try:
+            self._check_open()
+        except EdgedError as error:
+            fault = fault or error
+        if fault is not None:
+            ticket.fail(fault)
+        else:
+            self._enqueue(ticket)
+
+    async def _fault_of(self, ticket: Ticket, preparation: Coroutine[Any, Any, None]) -> EdgedError | None:
+        """Await a preparation and return what is wrong with the request."""
+        try:
+            await preparation
+        except EdgedError as error:
+            return error
+        except Exception:
+            _log.exception("a request could not be prepared", request_id=ticket.id)
+            return EdgedError(ErrorCode.INTERNAL, "a fault in edged; its log says more")
+        return None
 
     def _check_open(self) -> None:
         if self.stopping:
@@ -205,10 +359,10 @@ class Core:
     def _check_limits(self, client: Client) -> None:
         limits = self.settings.limits
         active = list(self._registry.active())
-        own = sum(ticket.client.name == client.name for ticket in active)
+        own = sum(ticket.client.identity == client.identity for ticket in active)
         waiting = len(active) - self.running
         if own >= limits.per_client:
-            own_running = sum(ticket.client.name == client.name for ticket in self._running)
+            own_running = sum(ticket.client.identity == client.identity for ticket in self._running)
             raise EdgedError(
                 ErrorCode.BUSY,
                 f"{own} of your requests are in hand; {limits.per_client} are allowed (limits.per_client)",
@@ -241,7 +395,7 @@ class Core:
 
     def _enqueue(self, ticket: Ticket) -> None:
         self.counters.accepted += 1
-        ticket.on_finish = self._finished
+        ticket.admitted = True
         self.queue.put(ticket)
         ahead = len(self.queue) - 1
         self._dispatch()
@@ -270,6 +424,7 @@ class Core:
 
     def _engine_changed(self) -> None:
         """Start what waited for the engine, or refuse it where there will be none."""
+        self._tell_engine()
         if self.engine.state == "failed":
             for ticket in list(self.queue):
                 ticket.fail(self._no_model())
@@ -278,6 +433,19 @@ class Core:
             for ticket in self.queue:
                 ticket.prompt = None  # another model has other tokens
         self._dispatch()
+
+    def _tell_engine(self) -> None:
+        """Emit what became of the engine, once each."""
+        supervisor = self.engine.supervisor
+        now = self.engine.state, supervisor.reason
+        before, self._engine_was = self._engine_was, now
+        match self.engine.state:
+            case "restarting":
+                self.events.emit("engine_crashed", reason=supervisor.reason)
+            case "failed" if before != now:
+                self.events.emit("model_unavailable", reason=supervisor.reason)
+            case "ready":
+                self.events.emit("model_loaded", model=self.engine.plan.name if self.engine.plan else None)
 
     def _dispatch(self) -> None:
         """Start as many requests as the engine has room for."""
@@ -293,7 +461,7 @@ class Core:
             if ticket.prompt is not None and key is None:
                 self._generate(ticket)
             else:
-                self._starts[ticket] = asyncio.create_task(self._start(ticket), name=f"start {ticket.id}")
+                self._preparing[ticket] = asyncio.create_task(self._start(ticket), name=f"start {ticket.id}")
 
     def _may_run(self, ticket: Ticket) -> bool:
         key = _session_key(ticket)
@@ -301,20 +469,13 @@ class Core:
 
     async def _start(self, ticket: Ticket) -> None:
         """Prepare a prompt that could not be prepared before, and generate."""
-        try:
-            session = self._sessions_of.get(ticket)
-            if session is None:
-                await self._prepare(ticket, list(ticket.request.turns()))
-            else:
-                await self._prepare_session(ticket, session)
-        except EdgedError as error:
-            fault: EdgedError | None = error
-        except Exception:
-            _log.exception("a request could not be started", request_id=ticket.id)
-            fault = EdgedError(ErrorCode.INTERNAL, "a fault in edged; its log says more")
+        session = self._sessions_of.get(ticket)
+        if session is None:
+            preparation = self._prepare(ticket, list(ticket.request.turns()))
         else:
-            fault = None
-        del self._starts[ticket]
+            preparation = self._prepare_session(ticket, session)
+        fault = await self._fault_of(ticket, preparation)
+        del self._preparing[ticket]
         if fault is not None:
             ticket.fail(fault)
         else:
@@ -372,19 +533,31 @@ class Core:
 
     def _finished(self, ticket: Ticket) -> None:
         """Make room, keep what is worth keeping, and start the next."""
+        started = self._running.get(ticket)
+        self._leave(ticket)
+        self._registry.keep(ticket)
+        if ticket.admitted:
+            self._count(ticket, started)
+        self._dispatch()
+
+    def _suspend(self, ticket: Ticket) -> None:
+        """Leave a request that is written down to the next daemon."""
+        ticket.suspend()
+        self._leave(ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
         if expiry := self._expiries.pop(ticket, None):
             expiry.cancel()
-        if start := self._starts.pop(ticket, None):
-            start.cancel()
-        started = self._running.pop(ticket, None)
-        computed = len(ticket.prompt or ()) + ticket.completion_tokens if ticket.generation else 0
-        self.queue.leave(ticket, computed)
+        if preparing := self._preparing.pop(ticket, None):
+            preparing.cancel()
+        self._resumed.pop(ticket, None)
+        self._running.pop(ticket, None)
+        if ticket.admitted:
+            computed = len(ticket.prompt or ()) + ticket.completion_tokens if ticket.generation else 0
+            self.queue.leave(ticket, computed)
         if ticket.generation is not None:
             self.engine.cancel(ticket.generation)  # failed from outside: it may still be running
         self._keep_turn(ticket)
-        self._registry.keep(ticket)
-        self._count(ticket, started)
-        self._dispatch()
 
     def _keep_turn(self, ticket: Ticket) -> None:
         key = _session_key(ticket)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ State = Literal["queued", "running", "finished"]
 
 
 class Key(NamedTuple):
-    """What tells requests apart: ids are the requester's own."""
+    """What tells requests apart: ids are the requester's own, and so are names on each way in."""
 
+    way: str
     client: str
     id: str
 
@@ -67,10 +69,16 @@ class Ticket:
         max_tokens: most tokens of the answer, once the prompt is known.
         generation: the engine's part, once it runs.
         session_turns_dropped: old turns that did not fit the context.
-        on_finish: told when it has finished.
-    """
+        attempt: how many daemons have begun it, this one included.
+        serial: its row in the journal, if it has one: it outlives the daemon.
+        chunk_characters: most characters of one chunk; None: no bound.
+        admitted: whether it waits for its turn, or has had it.
 
-    attempt = 1
+    Args:
+        on_cancel: told when its requester wants no more.
+        on_finish: told when it has finished.
+        waited: seconds that it waited in daemons before this one.
+    """
 
     def __init__(
         self,
@@ -80,13 +88,20 @@ class Ticket:
         id: str,
         body_hash: bytes,
         on_cancel: Callable[[Ticket], None],
+        on_finish: Callable[[Ticket], None],
+        attempt: int = 1,
+        waited: float = 0.0,
     ) -> None:
         self.id = id
         self.client = client
         self.request = request
         self.body_hash = body_hash
+        self.attempt = attempt
+        self.serial: int | None = None
+        self.chunk_characters: int | None = None
         self._on_cancel = on_cancel
-        self.on_finish: Callable[[Ticket], None] = lambda ticket: None
+        self._on_finish = on_finish
+        self.admitted = False
         self.state: State = "queued"
         self.created = time.time()
         self.terminal: Terminal | None = None
@@ -95,7 +110,8 @@ class Ticket:
         self.max_tokens = 0
         self.generation: Generation | None = None
         self.session_turns_dropped = 0
-        self._clock = _Clock(admitted=time.monotonic())
+        self._clock = _Clock(admitted=time.monotonic() - waited)
+        self._suspended = False
         self._logprobs: list[TokenLogprob] = []
         self._accepted: Accepted | None = None
         self._frames: list[Frame] = []  # handed on after `accepted`
@@ -110,7 +126,7 @@ class Ticket:
     @property
     def key(self) -> Key:
         """Return what the request is found by."""
-        return Key(self.client.name, self.id)
+        return Key(self.client.way, self.client.name, self.id)
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -130,6 +146,16 @@ class Ticket:
         return time.monotonic() - self._clock.admitted
 
     @property
+    def text_waiting(self) -> int:
+        """Return how many characters wait to be handed on."""
+        return len(self.text) - self._text_taken if self.request.stream else 0
+
+    @property
+    def has_progress(self) -> bool:
+        """Say whether more of the prompt was read than has been told, and no text has come yet."""
+        return self._reading is not None and not self.text
+
+    @property
     def completion_tokens(self) -> int:
         """Return how many tokens the answer has."""
         return len(self.generation.produced) if self.generation else 0
@@ -139,9 +165,13 @@ class Ticket:
     async def next_frame(self) -> Frame:
         """Return the next frame, waiting for it; the terminal frame again once it was reached."""
         while (frame := self._take_frame()) is None:
-            self._changed.clear()
-            await self._changed.wait()
+            await self.change()
         return frame
+
+    async def change(self) -> None:
+        """Wait until more has come: text, progress or the end."""
+        self._changed.clear()
+        await self._changed.wait()
 
     async def wait(self) -> Terminal:
         """Return the terminal frame, waiting for it."""
@@ -155,6 +185,25 @@ class Ticket:
             self._on_cancel(self)
 
     # --- for the core ---
+
+    @classmethod
+    def finished(cls, terminal: Terminal, request: Request, client: Client, body_hash: bytes) -> Ticket:
+        """Return the ticket of a request that ended in an earlier daemon."""
+        ticket = cls(
+            request,
+            client,
+            id=terminal.id,
+            body_hash=body_hash,
+            on_cancel=lambda ticket: None,
+            on_finish=lambda ticket: None,
+            attempt=terminal.attempt,
+        )
+        ticket._end(terminal)
+        return ticket
+
+    def suspend(self) -> None:
+        """End it without a frame: its row in the journal is for the next daemon."""
+        self._suspended = True
 
     def accept(self, queue_position: int) -> None:
         """Make the first frame."""
@@ -229,25 +278,23 @@ class Ticket:
         if self._accepted is not None and self._seq == 0:
             self._seq = 1
             return self._accepted
-        if self._has_chunk():
+        if self.text_waiting:
             return self._hand_on(self._chunk())
         if self.terminal is not None:
             return self.terminal
-        if self._reading is not None and not self.text:
-            done, self._reading = self._reading, None
+        if self.has_progress:
+            done, self._reading = self._reading or 0, None
             total = len(self.prompt or ())
             return self._hand_on(
                 Progress(self.id, self.attempt, self._seq, prompt_tokens_done=done, prompt_tokens=total)
             )
         return None
 
-    def _has_chunk(self) -> bool:
-        return self.request.stream and self._text_taken < len(self.text)
-
     def _chunk(self) -> Chunk:
-        text = self.text[self._text_taken :]
+        text = self.text[self._text_taken :][: self.chunk_characters]
         logprobs = tuple(self._logprobs[self._logprobs_taken :])
-        self._text_taken, self._logprobs_taken = len(self.text), len(self._logprobs)
+        self._text_taken += len(text)
+        self._logprobs_taken = len(self._logprobs)
         return Chunk(self.id, self.attempt, self._seq, text=text, logprobs=logprobs)
 
     def _hand_on(self, frame: Frame) -> Frame:
@@ -257,8 +304,9 @@ class Ticket:
         return frame
 
     def _last_seq(self) -> int:
-        """Return the terminal frame's seq: what is not handed on yet goes before it, as one chunk."""
-        return max(self._seq, int(self._accepted is not None)) + self._has_chunk()
+        """Return the terminal frame's seq: what is not handed on yet goes before it, in as few chunks."""
+        chunks = math.ceil(self.text_waiting / (self.chunk_characters or max(1, self.text_waiting)))
+        return max(self._seq, int(self._accepted is not None)) + chunks
 
     def _timings(self) -> Timings:
         clock = self._clock
@@ -277,11 +325,11 @@ class Ticket:
         )
 
     def _end(self, terminal: Terminal) -> None:
-        if self.terminal is not None:
+        if self.terminal is not None or self._suspended:
             return
         self.terminal = terminal
         self.state = "finished"
-        self.on_finish(self)
+        self._on_finish(self)
         # What is kept for duplicates is the terminal frame; all else would add up.
         self._frames.clear()
         self._logprobs = list(terminal.logprobs) if isinstance(terminal, Done) else []

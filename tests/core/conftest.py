@@ -30,7 +30,7 @@ class FakeEngine:
     """Counts words as tokens and answers when it is told to."""
 
     def __init__(self, slots: int = 1, context: int = 100) -> None:
-        self.plan = SimpleNamespace(load=SimpleNamespace(sequences=slots), key="model")
+        self.plan = SimpleNamespace(load=SimpleNamespace(sequences=slots), key="model", name="fake")
         self.context = context
         self.n_tokens = 1000
         self.is_ready = True

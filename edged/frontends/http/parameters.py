@@ -30,9 +30,10 @@ _SAME = frozenset(
         "ttl_s",
         "response_format",
         "task",
+        "logit_bias",
     }
 )
-COMMON = _SAME | {"model", "stream", "stream_options", "stop", "logit_bias", "logprobs", "n", "user"}
+COMMON = _SAME | {"model", "stream", "stream_options", "stop", "logprobs", "n", "user"}
 
 # OpenAI's parameters that edged does not serve, with the values that ask for nothing.
 NOT_SERVED: Mapping[str, tuple[Any, ...]] = {
@@ -86,7 +87,6 @@ def translate(
     fields["stream"] = stream
     stop = body.get("stop")
     fields["stop"] = [stop] if isinstance(stop, str) else stop
-    fields["logit_bias"] = _logit_bias(body)
     return Asked(
         fields=fields,
         model=_optional(body, "model", str, "a string"),
@@ -158,14 +158,3 @@ def _include_usage(body: Mapping[str, Any], *, stream: bool) -> bool:
     known = frozenset({"include_usage"})
     _refuse_others(options, known, {"include_obfuscation": ()})
     return _optional(options, "include_usage", bool, "true or false") or False
-
-
-def _logit_bias(body: Mapping[str, Any]) -> dict[int, Any] | None:
-    """Return the biases by token id: JSON knows only strings as keys."""
-    biases: dict[str, Any] | None = _optional(body, "logit_bias", dict, "an object of token ids and biases")
-    if biases is None:
-        return None
-    for name in biases:
-        if not (name.isascii() and name.isdecimal() and len(name) <= len(str(INT32_MAX))):
-            raise invalid(f"logit_bias: {json.dumps(name[:32])} is no token id", param="logit_bias")
-    return {int(name): bias for name, bias in biases.items()}
