@@ -37,7 +37,7 @@ def phase(core: Core) -> Phase:
     """Return what the daemon is doing in one word."""
     if core.stopping:
         return "stopping"
-    if core.engine.is_ready:
+    if core.engine.is_ready or core.engine.state == "unloaded":  # it is loaded when somebody asks
         return "ready"
     return "degraded" if core.engine.state in ("failed", "restarting") else "starting"
 
@@ -55,6 +55,7 @@ def model(core: Core) -> ModelInfo | None:
         facts={
             "name": plan.name,
             "file": plan.file,
+            "chosen_by": plan.chosen_by,
             "architecture": facts.architecture,
             "quantisation": facts.quantisation,
             "parameters": facts.n_params,

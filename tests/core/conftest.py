@@ -45,6 +45,10 @@ class FakeEngine:
         self.gate = asyncio.Event()  # prompts are prepared while it is set
         self.gate.set()
         self.asked = asyncio.Event()
+        self.wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
 
     async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> list[int]:
         self.asked.set()

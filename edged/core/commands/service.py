@@ -1,0 +1,144 @@
+"""Operators' commands: their names, what each takes, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import structlog
+
+from edged.core.commands.fields import check_known, client_of, one_of, page_of, paged
+from edged.core.commands.models import ModelCommands
+from edged.errors import EdgedError, ErrorCode, invalid
+from edged.log import Level
+
+if TYPE_CHECKING:
+    from edged.core.service import Core
+    from edged.core.ticket import Ticket
+    from edged.engine.plan import Planner
+
+_log = structlog.get_logger(__name__)
+
+Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+_THAT_ONLY_LOOK = frozenset({"health_check", "requests", "model_list"})
+
+
+class Commands:
+    """What operators may order and ask; commands act across clients, so whoever gives them must be trusted.
+
+    Attributes:
+        names: the commands that there are.
+
+    Args:
+        core: what they act on.
+        planner: chooses the model.
+        reload: reads the settings again; returns the keys that `changed`, those that `needs_restart`, and
+            the `faults` for which the settings stay as they are.
+        set_log_level: shows events of this level and above from now on.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        planner: Planner,
+        *,
+        reload: Callable[[], dict[str, Any]],
+        set_log_level: Callable[[Level], None],
+    ) -> None:
+        self._core = core
+        self._reload_settings = reload
+        self._set_log_level = set_log_level
+        self._models = ModelCommands(core, planner)
+        self._handlers: dict[str, Handler] = {
+            "health_check": self._health_check,
+            "requests": self._requests,
+            "cancel_all": self._cancel_all,
+            "model_list": self._models.list,
+            "model_use": self._models.use,
+            "model_unload": self._models.unload,
+            "reload": self._reload,
+            "log_level": self._log_level,
+            "restart_engine": self._restart_engine,
+        }
+        self.names = tuple(self._handlers)
+
+    async def run(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry a command out and return its data, as JSON can carry them.
+
+        Raises:
+            EdgedError: it is not carried out: `invalid` (there is no such command, or a field is wrong),
+                `shutting_down`, or what the command itself raises.
+        """
+        if (handler := self._handlers.get(name)) is None:
+            raise invalid(f"there is no command {name[:64]!r}, but {', '.join(self.names)}")
+        if name in _THAT_ONLY_LOOK:
+            return await handler(fields)
+        if self._core.stopping:
+            raise EdgedError(ErrorCode.SHUTTING_DOWN, "edged is stopping; try again when it is back")
+        data = await handler(fields)
+        _log.info("command", name=name)
+        return data
+
+    async def _health_check(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        check_known(fields)
+        status = self._core.status()
+        return {
+            "phase": status["phase"],
+            "reason": status["reason"],
+            "engine": status["engine"]["state"],
+            "queued": status["requests"]["queued"],
+            "running": status["requests"]["running"],
+            "memory": status["memory"],
+            "uptime_seconds": status["uptime_seconds"],
+        }
+
+    async def _requests(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """List what waits and runs, of all clients, the oldest first; no texts."""
+        check_known(fields, "page")
+        page = page_of(fields)
+        tickets = sorted(self._core.in_hand(), key=lambda ticket: -ticket.waited)
+        return paged("requests", [_request(ticket) for ticket in tickets], page)
+
+    async def _cancel_all(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Cancel what waits and runs, of one client or of all."""
+        check_known(fields, "client")
+        client = client_of(fields)
+        tickets = [ticket for ticket in self._core.in_hand() if client in (None, ticket.client.name)]
+        # What waits goes first: what runs makes room for it.
+        for ticket in sorted(tickets, key=lambda ticket: ticket.state == "running"):
+            ticket.cancel()
+        return {"cancelled": len(tickets)}
+
+    async def _reload(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        check_known(fields)
+        outcome = self._reload_settings()
+        if faults := outcome.pop("faults"):
+            raise invalid(f"the settings stay as they are: {'; '.join(faults)}")
+        return outcome
+
+    async def _log_level(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Show events of this level and above until the settings are read again."""
+        check_known(fields, "level")
+        level = one_of(fields, "level", get_args(Level))
+        self._set_log_level(cast(Level, level))
+        return {"level": level}
+
+    async def _restart_engine(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a new engine at once; what runs goes on in it where it was."""
+        check_known(fields)
+        self._models.check_idle()
+        self._core.engine.restart()
+        return {"going_on": self._core.running}
+
+
+def _request(ticket: Ticket) -> dict[str, Any]:
+    return {
+        "id": ticket.id,
+        "client": ticket.client.name,
+        "way": ticket.client.way,
+        "state": ticket.state,
+        "age_seconds": round(ticket.waited, 1),
+        "prompt_tokens": len(ticket.prompt) if ticket.prompt is not None else None,
+        "tokens": ticket.completion_tokens,
+    }
