@@ -16,6 +16,7 @@ import structlog
 
 from edged import __version__, log, paths
 from edged.core import Core
+from edged.core.commands import Commands
 from edged.engine.client import Engine
 from edged.engine.plan import Planner
 from edged.errors import EdgedError, ErrorCode
@@ -45,7 +46,8 @@ class App:
         planner = Planner(settings)
         self._engine = Engine(planner.plan, stall_seconds=settings.watch.liveness.engine_seconds)
         self._core = Core(settings, self._engine)
-        self._http = HttpFrontend(core=self._core, settings=settings)
+        self._commands = Commands(self._core, planner, reload=self._reload, set_log_level=log.set_level)
+        self._http = HttpFrontend(self._core, settings, self._commands)
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
 
@@ -108,23 +110,27 @@ class App:
     def _ask_to_stop(self) -> None:
         (self._stop_at_once if self._stop.is_set() else self._stop).set()
 
-    def _reload(self) -> None:
-        """Take over what has changed in the settings; what can't be is named."""
+    def _reload(self) -> dict[str, Any]:
+        """Take over what has changed in the settings; return what has, what can't be, and what is wrong."""
+        outcome: dict[str, Any] = {"changed": [], "needs_restart": [], "faults": []}
         self._notifier.reloading()
         try:
             new = load(self._config)
         except SettingsError as error:
+            outcome["faults"] = error.faults
             for fault in error.faults:
                 _log.error("the settings stay as they are", fault=fault)
         else:
             for change in changes(self._core.settings, new):
-                outcome = "changed" if change.reloadable else "needs a restart"
-                _log.info("setting", key=change.key, old=change.old, new=change.new, outcome=outcome)
+                outcome["changed" if change.reloadable else "needs_restart"].append(change.key)
+                words = "changed" if change.reloadable else "needs a restart"
+                _log.info("setting", key=change.key, old=change.old, new=change.new, outcome=words)
             settings = reloaded(self._core.settings, new)
             log.set_level(settings.log_level)
             self._core.reload(settings)
             self._http.reload(settings)
         self._notifier.ready("serving")
+        return outcome
 
 
 async def _cancelled(task: asyncio.Future[Any]) -> None:

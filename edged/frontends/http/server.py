@@ -16,6 +16,7 @@ from edged.errors import invalid
 from edged.frontends.http import body
 from edged.frontends.http.auth import Gate, cors_headers, preflight
 from edged.frontends.http.chat import ChatWire
+from edged.frontends.http.commands import CommandHandlers
 from edged.frontends.http.completions import CompletionWire
 from edged.frontends.http.connection import (
     Connection,
@@ -35,6 +36,7 @@ from edged.protocol import valid_request_id
 
 if TYPE_CHECKING:
     from edged.core import Core
+    from edged.core.commands import Commands
     from edged.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -49,8 +51,11 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class HttpFrontend:
     """OpenAI's API on a Unix socket and, where configured, on TCP."""
 
-    def __init__(self, core: Core, settings: Settings, *, limits: ConnectionLimits | None = None) -> None:
+    def __init__(
+        self, core: Core, settings: Settings, commands: Commands, *, limits: ConnectionLimits | None = None
+    ) -> None:
         self._core = core
+        self._commands = commands
         self._settings = settings
         self._limits = limits or ConnectionLimits()
         token = settings.http.token
@@ -124,6 +129,7 @@ class HttpFrontend:
         application = web.Application(middlewares=[self._observe, self._admit])
         application.on_response_prepare.append(_add_headers)
         status, models = StatusHandlers(self._core), ModelHandlers(self._core)
+        commands = CommandHandlers(self._commands, body_timeout=self._limits.body_timeout)
         route = application.router.add_route
         for method, path, handler in (
             ("POST", "/v1/chat/completions", self._completion(ChatWire)),
@@ -134,6 +140,7 @@ class HttpFrontend:
             ("GET", "/v1/requests/{id}", status.show),
             ("DELETE", "/v1/requests/{id}", status.cancel),
             ("GET", "/v1/status", status.status),
+            ("POST", "/v1/cmd/{name}", commands.run),
             ("GET", "/health", status.health),
         ):
             route(method, path, handler, expect_handler=body.later)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from edged.settings import Settings
 
 if TYPE_CHECKING:
     from edged.core import Core
+    from edged.core.commands import Commands
 
 WAIT_SECONDS = 20.0
 
@@ -194,11 +195,28 @@ class FakeCore:
         return {"phase": self.phase}
 
 
+class FakeCommands:
+    """The commands' interface for frontends: there are two, and they keep what they are given."""
+
+    names = ("health_check", "log_level")
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, Mapping[str, Any]]] = []
+        self.refusal: EdgedError | None = None
+
+    async def run(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        self.given.append((name, fields))
+        if self.refusal is not None:
+            raise self.refusal
+        return {"phase": "ready"}
+
+
 @dataclass
 class Service:
     """A running frontend and how to reach it."""
 
     core: FakeCore
+    commands: FakeCommands
     frontend: HttpFrontend
     path: Path
     session: aiohttp.ClientSession
@@ -258,6 +276,17 @@ def socket_dir() -> Iterator[Path]:
         yield Path(name)
 
 
+def make_frontend(
+    core: FakeCore,
+    settings: Settings,
+    commands: FakeCommands | None = None,
+    limits: ConnectionLimits | None = None,
+) -> HttpFrontend:
+    """Return a frontend before the fakes."""
+    given = cast("Commands", commands or FakeCommands())
+    return HttpFrontend(cast("Core", core), settings, given, limits=limits)
+
+
 @asynccontextmanager
 async def serving(
     directory: Path, limits: ConnectionLimits | None = None, **settings: Any
@@ -265,10 +294,11 @@ async def serving(
     core = FakeCore()
     path = directory / "s"
     made = Settings(socket={"path": str(path)}, **settings)
-    frontend = HttpFrontend(cast("Core", core), made, limits=limits)
+    commands = FakeCommands()
+    frontend = make_frontend(core, made, commands, limits)
     await frontend.start()
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
-        yield Service(core, frontend, path, session)
+        yield Service(core, commands, frontend, path, session)
     await frontend.stop(1.0)
 
 

@@ -6,17 +6,19 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import pytest
 
-from edged.frontends.http import HttpFrontend
 from edged.settings import Settings
-from tests.frontends.http.conftest import WAIT_SECONDS, FakeCore, Service, chat_body, chat_bytes
-
-if TYPE_CHECKING:
-    from edged.core import Core
+from tests.frontends.http.conftest import (
+    WAIT_SECONDS,
+    FakeCore,
+    Service,
+    chat_body,
+    chat_bytes,
+    make_frontend,
+)
 
 TOKEN = "a-token-of-32-characters-or-so"
 PAGE = "http://kitchen.local:8080"
@@ -50,7 +52,7 @@ async def tcp(socket_dir: Path) -> AsyncIterator[Tcp]:
         socket={"path": str(socket_dir / "s")},
         http={"listen": f"edged.home:{port}", "token": TOKEN, "allowed_origins": [PAGE]},
     )
-    frontend = HttpFrontend(cast("Core", core), settings)
+    frontend = make_frontend(core, settings)
     await frontend.start([sock])
     async with aiohttp.ClientSession() as session:
         yield Tcp(core, port, session)

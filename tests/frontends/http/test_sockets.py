@@ -7,19 +7,15 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import pytest
 
 from edged.errors import EdgedError
-from edged.frontends.http import HttpFrontend, server
+from edged.frontends.http import server
 from edged.frontends.http.sockets import SocketFile, listen_tcp, listen_unix
 from edged.settings import Settings
-from tests.frontends.http.conftest import FakeCore, Service
-
-if TYPE_CHECKING:
-    from edged.core import Core
+from tests.frontends.http.conftest import FakeCore, Service, make_frontend
 
 
 def listen(path: Path, mode: int = 0o660, group: str | None = None) -> socket.socket:
@@ -139,7 +135,7 @@ async def test_given_sockets_take_the_place_of_their_kind_alone(
     settings = Settings(
         socket={"path": str(socket_dir / "s")}, http={"listen": "a.home:80", "token": "x" * 20}
     )
-    frontend = HttpFrontend(cast("Core", FakeCore()), settings)
+    frontend = make_frontend(FakeCore(), settings)
     await frontend.start([given])
     connector = aiohttp.UnixConnector(str(path))
     async with (
