@@ -10,19 +10,25 @@ import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from edged import __version__, log, paths
+from edged.clock import Clock
 from edged.core import Core
 from edged.core.commands import Commands
+from edged.core.durable import Durable
+from edged.core.journal import Journal
 from edged.engine.client import Engine
 from edged.engine.plan import Planner
 from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http import HttpFrontend
 from edged.settings import Settings, SettingsError, changes, load, reloaded
 from edged.systemd import Notifier, listen_fds
+
+if TYPE_CHECKING:
+    from edged.frontends.mqtt.frontend import MqttFrontend
 
 _log = structlog.get_logger(__name__)
 
@@ -45,9 +51,21 @@ class App:
         self._notifier = Notifier.from_environment()
         planner = Planner(settings)
         self._engine = Engine(planner.plan, stall_seconds=settings.watch.liveness.engine_seconds)
-        self._core = Core(settings, self._engine)
+        clock = Clock()
+        self._journal: Journal | None = None
+        if settings.mqtt.url:  # nothing else needs it, and a card lives longer without
+            self._journal = Journal(settings.state_dir, settings=settings.journal, clock=clock)
+        durable = Durable(self._journal, clock) if self._journal else None
+        self._core = Core(settings, self._engine, durable, clock=clock)
         self._commands = Commands(self._core, planner, reload=self._reload, set_log_level=log.set_level)
         self._http = HttpFrontend(self._core, settings, self._commands)
+        self._mqtt: MqttFrontend | None = None
+        if durable is not None:
+            from edged.frontends.mqtt.frontend import MqttFrontend  # it takes memory: only where it is used
+
+            self._mqtt = MqttFrontend(
+                core=self._core, commands=self._commands, settings=settings, clock=clock
+            )
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
 
@@ -61,10 +79,15 @@ class App:
             stack.enter_context(_state_directory(self._settings.state_dir))
             _make_directory(self._settings.runtime_dir, "runtime_dir")
             stack.enter_context(self._signals())
+            if self._journal is not None:
+                stack.push_async_callback(self._journal.close)
+                await self._core.open()
             engine = asyncio.create_task(self._engine.run(), name="engine")
             stack.push_async_callback(_cancelled, engine)
             await self._http.start(listen_fds())
             stack.push_async_callback(self._stop_serving)
+            if self._mqtt is not None:
+                self._mqtt.start()
             _log.info("edged has started", version=__version__, pid=os.getpid())
             self._notifier.ready("serving")
             stopped = asyncio.create_task(self._stop.wait(), name="stop")
@@ -77,7 +100,7 @@ class App:
         self._notifier.extend_timeout(self._core.settings.stop_seconds + EXIT_SECONDS)
         _log.info("stopping", running=self._core.running, budget_seconds=self._core.settings.stop_seconds)
         budget = self._core.settings.stop_seconds
-        graceful = asyncio.gather(self._core.stop(budget), self._http.stop(budget + LAST_FRAMES_SECONDS))
+        graceful = asyncio.gather(self._end_requests(budget), self._http.stop(budget + LAST_FRAMES_SECONDS))
         at_once = asyncio.create_task(self._stop_at_once.wait())
         ends: list[asyncio.Future[Any]] = [graceful, at_once]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -87,9 +110,15 @@ class App:
         else:
             _log.warning("stopping at once")
             await _cancelled(graceful)
-            await self._core.stop(0)
-            await self._http.stop(0)
+            await asyncio.gather(self._end_requests(0), self._http.stop(0))
         _log.info("edged has stopped")
+
+    async def _end_requests(self, budget_seconds: float) -> None:
+        if self._mqtt is not None:
+            await self._mqtt.close()
+        await self._core.stop(budget_seconds)
+        if self._mqtt is not None:
+            await self._mqtt.stop(LAST_FRAMES_SECONDS)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -129,6 +158,8 @@ class App:
             log.set_level(settings.log_level)
             self._core.reload(settings)
             self._http.reload(settings)
+            if self._mqtt is not None:
+                self._mqtt.reload(settings)
         self._notifier.ready("serving")
         return outcome
 

@@ -7,12 +7,13 @@ import contextlib
 import secrets
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from edged.clock import Clock
 from edged.core import status
 from edged.core.admission import answer_tokens, check_size
 from edged.core.durable import Ask, Durable, Envelope, Unsent
@@ -71,12 +72,21 @@ class Core:
         queue: tickets that wait.
         events: what happened.
         durable: requests that outlive the daemon; None where no frontend needs them.
+        clock: for time stamps.
+        status_parts: what frontends add to the status.
         started: when the core was made, by the monotonic clock.
         stopping: nothing is let in any more.
         unsent: answers and events of earlier daemons that the broker has not got.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, durable: Durable | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        durable: Durable | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
         self.settings = settings
         self.engine = engine
         self.counters = Counters()
@@ -85,6 +95,8 @@ class Core:
         self.queue = FairQueue()
         self.events = Events()
         self.durable = durable
+        self.clock = clock or Clock()
+        self.status_parts: dict[str, Callable[[], Any]] = {}
         self.started = time.monotonic()
         self.stopping = False
         self.unsent: list[Unsent] = []
@@ -151,12 +163,25 @@ class Core:
         return Admitted(ticket)
 
     async def take(
-        self, request: Request, client: Client, envelope: Envelope, *, redelivered: bool = False
+        self,
+        request: Request,
+        client: Client,
+        envelope: Envelope,
+        *,
+        made_id: str,
+        redelivered: bool = False,
     ) -> Admitted:
         """Let a request in that is answered also if the daemon dies.
 
         Returns once it is written down; computing may have begun by then. What is refused for reasons of the
         moment has its terminal frame already, and only that is to be written down.
+
+        Args:
+            request: what is asked.
+            client: who asks.
+            envelope: where the frontend sends the frames.
+            made_id: its id, if it has none of its own.
+            redelivered: the transport may have delivered it before.
 
         Raises:
             EdgedError: it can't be let in, and would not be if it came again; or `journal_full`,
@@ -172,10 +197,10 @@ class Core:
             self._check_open()
             self._check_limits(client)
         except EdgedError as error:
-            ticket = self._ticket(request, client)
+            ticket = self._ticket(request, client, id=request.id or made_id)
             ticket.fail(error)
             return Admitted(ticket)
-        ticket = self._ticket(request, client)
+        ticket = self._ticket(request, client, id=request.id or made_id)
         self._admit_soon(ticket)
         try:
             await self.durable.accept(ticket, envelope)
@@ -247,6 +272,10 @@ class Core:
     def find(self, client: Client, request_id: str) -> Ticket | None:
         """Return a client's request: in hand, or finished and still kept."""
         return self._registry.find(client, request_id)
+
+    def in_hand(self) -> list[Ticket]:
+        """Return all clients' requests that have not ended."""
+        return list(self._registry.active())
 
     def look_for_model(self) -> None:
         """Try at once to load a model that could not be loaded: its file may have come."""
@@ -396,6 +425,7 @@ class Core:
     def _enqueue(self, ticket: Ticket) -> None:
         self.counters.accepted += 1
         ticket.admitted = True
+        self.engine.wake()
         self.queue.put(ticket)
         ahead = len(self.queue) - 1
         self._dispatch()
@@ -444,7 +474,7 @@ class Core:
                 self.events.emit("engine_crashed", reason=supervisor.reason)
             case "failed" if before != now:
                 self.events.emit("model_unavailable", reason=supervisor.reason)
-            case "ready":
+            case "ready" if before != now:
                 self.events.emit("model_loaded", model=self.engine.plan.name if self.engine.plan else None)
 
     def _dispatch(self) -> None:

@@ -106,6 +106,10 @@ def status(core: Core) -> dict[str, Any]:
             "max_tokens": limits.max_tokens,
             "context": info.context if info else None,
         },
+        "clock": core.clock.fields(),
+        "journal": core.durable.journal.status() if core.durable else None,
+        "mqtt": None,
+        **{name: part() for name, part in core.status_parts.items()},
     }
 
 

@@ -1,1 +1,1 @@
-"""MQTT: prompts in, frames out, over a broker."""
+"""MQTT: prompts in, streamed frames out, nothing lost in between. The entrance is `frontend`."""

@@ -1,0 +1,166 @@
+"""What leaves for the broker: on the one line that there is, and out of the journal when it has arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from edged.errors import EdgedError, ErrorCode
+from edged.frontends.mqtt.addresses import Address
+from edged.frontends.mqtt.message import Outcome, Publication
+from edged.frontends.mqtt.wire import encode, encode_frame
+from edged.protocol import Failed, Terminal
+
+if TYPE_CHECKING:
+    from edged.core import Core
+    from edged.core.events import Event
+    from edged.core.journal import Drop
+    from edged.clock import Clock
+    from edged.frontends.mqtt.link import Link
+    from edged.frontends.mqtt.topics import Topics
+
+_log = structlog.get_logger(__name__)
+
+PACKET_BYTES = 512  # of a packet beside its topic and payload, correlation data included
+WORST_BYTES = 6  # of a character in JSON: \u0000
+LEAST_CHARACTERS = 16
+
+
+class Outbox:
+    """Publishes frames, answers and events.
+
+    Args:
+        core: gives the journal.
+        link: the connection with the broker.
+        topics: this device's.
+        clock: for time stamps.
+        keep_seconds: how long a frame is worth delivering.
+    """
+
+    def __init__(
+        self, *, core: Core, link: Link, topics: Topics, clock: Clock, keep_seconds: Callable[[], float]
+    ) -> None:
+        self._core = core
+        self._link = link
+        self._topics = topics
+        self._clock = clock
+        self._keep_seconds = keep_seconds
+        self._kept: dict[int, list[Publication]] = {}  # by their row in the journal
+        self._events: set[asyncio.Task[None]] = set()
+
+    def publish(self, publication: Publication) -> None:
+        """Send what is lost if the daemon dies."""
+        self._link.publish(publication)
+
+    async def publish_in_turn(self, publication: Publication) -> None:
+        """Send what is lost if the daemon dies, once the line has room."""
+        await self._link.room()
+        self._link.publish(publication)
+
+    async def room(self, ended: Callable[[], Awaitable[Any]]) -> bool:
+        """Wait until the line has room for another chunk; False when `ended` comes first."""
+        if self._link.has_room:
+            return True
+        ways = [asyncio.ensure_future(self._link.room()), asyncio.ensure_future(ended())]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            return ways[0].done()
+        finally:
+            for way in ways:
+                way.cancel()
+
+    def publication(self, address: Address, payload: str) -> Publication:
+        """Return a frame's payload as it is sent to its requester."""
+        return Publication(
+            topic=address.topic,
+            payload=payload.encode(),
+            correlation=address.correlation,
+            expires=time.monotonic() + self._keep_seconds(),
+            content_type="application/json",
+        )
+
+    def publish_kept(self, serial: int, publications: Sequence[Publication]) -> None:
+        """Send what stands in the journal; its row is done with when the broker has the last of it."""
+        self._kept[serial] = list(publications)
+        publications[-1].on_outcome = lambda outcome: self._arrived(serial, outcome)
+        for publication in publications:
+            self._link.publish(publication)
+
+    def resume(self) -> None:
+        """Send what an earlier daemon wrote down and the broker has not acknowledged."""
+        unsent, self._core.unsent = self._core.unsent, []
+        for serial, envelope, frames in unsent:
+            address = Address.from_envelope(envelope)
+            self.publish_kept(serial, [self.publication(address, frame) for frame in frames])
+
+    def drop(self, drop: Drop) -> None:
+        """Take back what has left the journal because there was too much of it."""
+        for serial in drop.serials:
+            for publication in self._kept.pop(serial, ()):
+                self._link.withdraw(publication)
+
+    def tell(self, event: Event) -> None:
+        """Write an event down and send it."""
+        task = asyncio.create_task(self._tell(event), name=f"event {event.type}")
+        self._events.add(task)
+        task.add_done_callback(self._events.discard)
+
+    async def flush(self) -> None:
+        """Wait until every event is written down."""
+        if self._events:
+            await asyncio.wait(self._events)
+
+    def chunk_characters(self, address: Address) -> int | None:
+        """Return how many characters of text fit the largest packet that the broker takes; None: any."""
+        most = self._most_bytes(address)
+        return max(LEAST_CHARACTERS, most // WORST_BYTES) if most is not None else None
+
+    def encode_terminal(self, terminal: Terminal, address: Address) -> str:
+        """Return a terminal frame as it is sent: one that no packet holds becomes an error that says so."""
+        device_id = self._topics.device_id
+        payload = encode_frame(terminal, device_id)
+        most = self._most_bytes(address)
+        size = len(payload.encode())
+        if most is None or size <= most:
+            return payload
+        error = EdgedError(
+            ErrorCode.TOO_LARGE,
+            f"the answer's last frame has {size} bytes, and the broker takes {most}: ask for fewer tokens "
+            "(max_tokens) or logprobs, or raise the broker's limit",
+        )
+        return encode_frame(
+            Failed(terminal.id, terminal.attempt, terminal.seq, code=error.code, message=error.message),
+            device_id,
+        )
+
+    def _most_bytes(self, address: Address) -> int | None:
+        connection = self._link.connection
+        if connection is None or connection.maximum_packet_size is None:
+            return None
+        return connection.maximum_packet_size - len(address.topic.encode()) - PACKET_BYTES
+
+    def _arrived(self, serial: int, outcome: Outcome) -> None:
+        self._kept.pop(serial, None)
+        assert self._core.durable is not None
+        self._core.durable.journal.acknowledged(serial)
+        if outcome.kind in ("refused", "too_large"):
+            _log.warning("the broker did not take a frame", outcome=outcome.kind, reason=outcome.reason)
+
+    async def _tell(self, event: Event) -> None:
+        assert self._core.durable is not None
+        address = Address(self._topics.event(event.type))
+        payload = encode(
+            {
+                "v": 1,
+                "device_id": self._topics.device_id,
+                "type": event.type,
+                **self._clock.fields(),
+                **event.data,
+            }
+        )
+        serial = await self._core.durable.event(address.as_envelope(), payload)
+        self.publish_kept(serial, [self.publication(address, payload)])

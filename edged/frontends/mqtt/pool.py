@@ -1,0 +1,112 @@
+"""This device's part in a pool, on a connection of its own.
+
+A broker keeps handing a member its share while it sleeps, so the device is a member only while it can answer:
+its session ends with the connection, and it leaves when it stops or has no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from edged.frontends.mqtt.link import Broker, Connection, Link
+from edged.frontends.mqtt.message import Message
+
+if TYPE_CHECKING:
+    from edged.clock import Clock
+    from edged.core import Core
+    from edged.frontends.mqtt.topics import Topics
+
+_log = structlog.get_logger(__name__)
+
+CHECK_SECONDS = 0.5
+
+
+class Pool:
+    """Takes a share of a pool's prompts.
+
+    Attributes:
+        joined: whether the broker hands us a share now.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        core: Core,
+        broker: Broker,
+        topics: Topics,
+        clock: Clock,
+        on_message: Callable[[Message], None],
+    ) -> None:
+        self.joined = False
+        self._name = name
+        self._core = core
+        self._filters = topics.pool_subscriptions(name)
+        self._fault: str | None = None
+        self._leaving = False
+        self._link = Link(
+            broker,
+            client_id=f"{topics.device_id}-pool",
+            clean_start=True,
+            session_expiry_seconds=0,
+            will=lambda session: None,
+            on_connected=self._connected,
+            on_message=on_message,
+            on_duplicate=lambda: None,
+            clock=clock,
+        )
+
+    async def run(self) -> None:
+        """Be a member whenever prompts can be answered, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._link.run(), name="pool link")
+            while True:
+                await self._settle()
+                await asyncio.sleep(CHECK_SECONDS)
+
+    async def leave(self) -> None:
+        """Take no share any more."""
+        self._leaving = True
+        await self._settle()
+
+    async def stop(self, budget_seconds: float) -> None:
+        """End the connection."""
+        await self._link.stop((), budget_seconds)
+
+    def status(self) -> dict[str, Any]:
+        """Return the part of the status that is about the pool."""
+        fault = self._link.fault
+        return {
+            "name": self._name,
+            "state": self._link.state,
+            "joined": self.joined,
+            "problem": fault.message if fault else self._fault,
+        }
+
+    async def _connected(self, connection: Connection) -> None:
+        self.joined = False
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Join or leave, whichever is due."""
+        wanted = self._core.ready and not self._leaving
+        if wanted == self.joined or self._link.connection is None:
+            self.joined = self.joined and self._link.connection is not None
+            return
+        if not wanted:
+            self.joined = False
+            await self._link.unsubscribe(self._filters)
+            _log.info("left the pool", pool=self._name)
+            return
+        if not self._link.connection.shared_available:
+            self._fault = "the broker has no shared subscriptions (MQTT 5): this device can't join a pool"
+            return
+        faults = await self._link.subscribe([(filter, 1) for filter in self._filters])
+        self._fault = next((fault for fault in faults.values() if fault), None)
+        self.joined = self._fault is None
+        if self.joined:
+            _log.info("joined the pool", pool=self._name)

@@ -1,0 +1,220 @@
+"""What the device says of itself: status, info, health and alarms, retained at the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import structlog
+
+from edged import __version__
+from edged.errors import EdgedError
+from edged.frontends.mqtt.message import Message, Publication
+from edged.frontends.mqtt.wire import encode, read_object
+from edged.protocol import PROTOCOL_VERSION
+
+if TYPE_CHECKING:
+    from edged.clock import Clock
+    from edged.core import Core
+    from edged.frontends.mqtt.link import Link
+    from edged.frontends.mqtt.topics import Topics
+    from edged.settings.mqtt import MqttTable
+
+_log = structlog.get_logger(__name__)
+
+DUPLICATE_ID = "duplicate_id"
+ALARMS = (DUPLICATE_ID,)
+CLEAR_SECONDS = 600.0  # an alarm ends when its cause has not been seen for so long
+CHECK_SECONDS = 1.0
+
+
+class Presence:
+    """Keeps the retained topics of this device true.
+
+    Args:
+        core: what is told of.
+        link: the connection with the broker.
+        topics: this device's.
+        clock: for time stamps.
+        table: settings, asked anew each time.
+        link_status: the part of `health` that is about MQTT.
+    """
+
+    def __init__(
+        self,
+        *,
+        core: Core,
+        link: Link,
+        topics: Topics,
+        clock: Clock,
+        table: Callable[[], MqttTable],
+        link_status: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._core = core
+        self._link = link
+        self._topics = topics
+        self._clock = clock
+        self._table = table
+        self._link_status = link_status
+        self._told: tuple[str, str | None] = ("", None)  # phase and reason
+        self._told_at = 0.0
+        self._told_info = ""
+        self._health_at = 0.0
+        self._sessions: set[str] = set()  # this process's
+        self._own_heard = False  # our birth has come back: what comes after it is no echo of earlier times
+        self._again = False  # the retained status is another's
+        self._alarms: dict[str, float] = {}  # to when their cause was last seen
+        self._cleared = False
+
+    def will(self, session: str) -> Publication:
+        """Return what the broker publishes when the connection with this session id breaks."""
+        self._sessions.add(session)
+        return self._status("offline", "lost", session, "the connection broke")
+
+    def connected(self) -> None:
+        """Say that the device is here."""
+        self._own_heard = False
+        self._told = ("", None)
+        self._told_info = ""
+        self._health_at = 0.0
+        if not self._cleared:
+            self._cleared = True
+            for type in ALARMS:
+                self._publish(self._topics.alarm(type), b"")
+        for type in self._alarms:
+            self._tell_alarm(type)
+        self.refresh()
+
+    async def run(self) -> None:
+        """Publish what has changed, and health at its interval, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Publish what is no longer true at the broker."""
+        now = time.monotonic()
+        for type in [type for type, seen in self._alarms.items() if now - seen > CLEAR_SECONDS]:
+            del self._alarms[type]
+            self._publish(self._topics.alarm(type), b"")
+        if self._link.connection is None:
+            return
+        if self._refresh_status(now):
+            self._refresh_info()
+        if now - self._health_at >= self._table().health_seconds:
+            self._health_at = now
+            self._publish(self._topics.health, encode(self._health()).encode())
+
+    def heard(self, message: Message) -> bool:
+        """Take a word about this device's status; return whether another device of the same id said it."""
+        message.acknowledge()
+        try:
+            fields = read_object(message.payload)
+        except EdgedError:
+            fields = {}
+        session, state = fields.get("session"), fields.get("state")
+        if self._link.connection is not None and session == self._link.connection.session:
+            self._own_heard = True
+            return False
+        if session in self._sessions and state == "offline":
+            self._again = True  # the late will of a connection of ours
+            return False
+        if message.retain or not self._own_heard:
+            return False
+        self._again = True
+        return state == "online" and session not in self._sessions
+
+    def alarm(self, type: str) -> None:
+        """Raise an alarm, or note that its cause is still there."""
+        new = type not in self._alarms
+        self._alarms[type] = time.monotonic()
+        if new:
+            self._core.events.emit(type)
+            self._tell_alarm(type)
+
+    def farewell(self) -> Publication | None:
+        """Return the last word before an orderly end."""
+        connection = self._link.connection
+        if connection is None:
+            return None
+        return self._status("offline", "stopped", connection.session, "edged was stopped")
+
+    def _refresh_status(self, now: float) -> bool:
+        """Publish status if it is another than was told; say whether it was."""
+        connection = self._link.connection
+        assert connection is not None
+        phase, reason = self._core.phase, self._core.engine.supervisor.reason
+        if (phase, reason) == self._told and not (self._again and now - self._told_at >= CHECK_SECONDS):
+            return False
+        self._told, self._told_at, self._again = (phase, reason), now, False
+        self._link.publish(self._status("online", phase, connection.session, reason))
+        return True
+
+    def _refresh_info(self) -> None:
+        info = encode(self._info())
+        if info != self._told_info:
+            self._told_info = info
+            self._publish(self._topics.info, info.encode())
+
+    def _tell_alarm(self, type: str) -> None:
+        fields = {**self._head(), "type": type, **self._clock.fields()}
+        self._publish(self._topics.alarm(type), encode(fields).encode())
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        self._link.publish(Publication(topic, payload, retain=True))
+
+    def _head(self) -> dict[str, Any]:
+        return {"v": PROTOCOL_VERSION, "device_id": self._topics.device_id}
+
+    def _status(self, state: str, phase: str, session: str, reason: str | None) -> Publication:
+        fields = {
+            **self._head(),
+            "state": state,
+            "phase": phase,
+            "session": session,
+            "reason": reason,
+            **self._clock.fields(),
+        }
+        return Publication(self._topics.status, encode(fields).encode(), retain=True)
+
+    def _info(self) -> dict[str, Any]:
+        status = self._core.status()
+        return {
+            **self._head(),
+            "version": __version__,
+            "python": platform.python_version(),
+            "library": status["engine"]["library"],
+            "model": status["model"],
+            "limits": status["limits"],
+            "host": {
+                "machine": platform.machine(),
+                "kernel": platform.release(),
+                "cores": psutil.cpu_count(),
+                "memory_bytes": psutil.virtual_memory().total,
+            },
+            "capabilities": {
+                "commands": list(self._table().commands),
+                "pool": self._table().pool or None,
+                "open_ask": self._table().open_ask,
+                "mqtt": self._link.connection.protocol if self._link.connection else None,
+            },
+        }
+
+    def _health(self) -> dict[str, Any]:
+        status = self._core.status()
+        return {
+            **self._head(),
+            **self._clock.fields(),
+            "phase": status["phase"],
+            "uptime_seconds": status["uptime_seconds"],
+            "requests": status["requests"],
+            "speed": status["speed"],
+            "memory": status["memory"],
+            "engine_restarts": status["engine"]["restarts"],
+            "mqtt": self._link_status(),
+            "journal": status["journal"],
+        }
