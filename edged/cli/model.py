@@ -12,6 +12,7 @@ from edged.cli.client import Daemon
 from edged.cli.config import load
 from edged.cli.errors import CommandError, Exit
 from edged.cli.model_show import show
+from edged.cli.model_use import unload, use
 from edged.cli.output import note, print_json, print_rows, size
 from edged.cli.progress import FetchProgress
 from edged.models.catalogue import CATALOGUE, find
@@ -22,6 +23,12 @@ from edged.settings import Settings
 
 def run(args: Namespace) -> Exit:
     """Run the action that the command line names."""
+    if args.action == "use":
+        use(args)
+        return Exit.OK
+    if args.action == "unload":
+        unload(args)
+        return Exit.OK
     settings = load(args)
     if args.action == "list":
         _list(args, settings)
@@ -73,7 +80,8 @@ def _loaded_file(args: Namespace) -> str | None:
         status = Daemon.of(args).get("/v1/status", timeout=2.0)
     except CommandError:
         return None
-    return Path(status["model"]["file"]).name if status["model"] and status["phase"] == "ready" else None
+    is_loaded = status["model"] and status["engine"]["state"] == "ready"
+    return Path(status["model"]["file"]).name if is_loaded else None
 
 
 def _fetch(args: Namespace, settings: Settings) -> None:

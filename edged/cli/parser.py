@@ -51,8 +51,9 @@ def build_parser() -> Parser:
     _add_chat(_add(commands, "chat", "Talk with the model; the daemon keeps the conversation.", json=False))
     _add(commands, "status", "Show how the daemon, its model and its engine do.")
     _add_cancel(_add(commands, "cancel", "Cancel a request of yours."))
-    _add_model(_add(commands, "model", "List, examine, fetch and verify models."))
+    _add_model(_add(commands, "model", "List, examine, fetch, verify and choose models."))
     _add_config(_add(commands, "config", "Show or check the configuration."))
+    _add_cmd(_add(commands, "cmd", "Give the daemon an operator's command; only root and its own user may."))
     _add_completion(_add(commands, "completion", "Print a completion script for your shell.", json=False))
     return parser
 
@@ -78,6 +79,13 @@ def request_id(text: str) -> str:
     """Parse the id of a request."""
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text):
         raise argparse.ArgumentTypeError("must be 1 to 64 characters of A-Z a-z 0-9 _ . : -")
+    return text
+
+
+def command_name(text: str) -> str:
+    """Parse the name of an operator's command."""
+    if not re.fullmatch(r"[a-z_]{1,64}", text):
+        raise argparse.ArgumentTypeError("must be of the letters a-z and _")
     return text
 
 
@@ -149,12 +157,33 @@ def _add_model(parser: Parser) -> None:
     fetch.add_argument("--sha256", metavar="HEX", help="what a file from a URL must hash to")
     verify = _add(actions, "verify", "Check a model file against its known sha256.")
     verify.add_argument("model", nargs="?", metavar="MODEL", help=which)
+    use = _add(actions, "use", "Have the daemon use another model, also after a restart.")
+    use.add_argument("model", nargs="?", metavar="MODEL", help="its name or file, as model list shows it")
+    use.add_argument("--default", action="store_true", help="go back to the configured model")
+    _add(actions, "unload", "Free the model's memory; the next request loads it again.")
 
 
 def _add_config(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
     _add(actions, "show", "Show the effective values and where each comes from; secrets are masked.")
     _add(actions, "check", "Say whether the configuration is right, or list its faults.")
+
+
+def _add_cmd(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "name",
+        type=command_name,
+        metavar="NAME",
+        help="health_check, requests [page], cancel_all [client], model_list [page], model_use name, "
+        "model_unload, reload, log_level level, restart_engine",
+    )
+    add(
+        "fields",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="its fields; a value is JSON, or else text as it stands",
+    )
 
 
 def _add_completion(parser: Parser) -> None:

@@ -1,0 +1,40 @@
+"""`edgectl model use` and `unload`: which model the daemon uses, and whether it is in memory."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from edged.cli.cmd import order
+from edged.cli.errors import CommandError, Exit
+from edged.cli.output import note, print_json, size
+
+
+def use(args: Namespace) -> None:
+    """Have the daemon take another model, or the configured one again.
+
+    Raises:
+        CommandError: it can't, or the command line names none or both.
+    """
+    if (args.model is None) is not args.default:
+        raise CommandError("give a model's name or --default", Exit.USAGE, hint="edgectl model list")
+    note("what runs comes to its end first, then the model is loaded")
+    answer = order(args, "model_use", {"name": args.model})
+    if args.json:
+        print_json(answer)
+        return
+    data = answer["data"]
+    how = "as configured" if data["chosen_by"] == "configuration" else "also after a restart"
+    print(f"{data['name']} is in use, {how}; a request may use {data['context']} tokens")
+
+
+def unload(args: Namespace) -> None:
+    """Have the daemon free the model's memory.
+
+    Raises:
+        CommandError: it can't.
+    """
+    answer = order(args, "model_unload", {})
+    if args.json:
+        print_json(answer)
+    else:
+        print(f"unloaded: {size(answer['data']['freed_bytes'])} are free; the next request loads it again")
