@@ -1,4 +1,4 @@
-"""Streaming an answer from the daemon to stdout: what `ask` and `chat` have in common."""
+"""Streaming an answer from the daemon to stdout: what the commands that ask have in common."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stream_answer(
     """
     request = {**body, "stream": True}
     last: Mapping[str, Any] | None = None
-    with _AnswerText() as text:
+    with AnswerText() as text:
         text.status.show("asking ...")
         with daemon.request("POST", CHAT_PATH, request, request_id=request_id, timeout=timeout) as response:
             for name, fields in response.events():
@@ -66,7 +66,7 @@ def tell_end(answer: Mapping[str, Any]) -> None:
         note(f"{dropped} old turns no longer fit the model's context and were left out")
 
 
-class _AnswerText:
+class AnswerText:
     """The answer on stdout, flushed piece by piece, and the status line that stands before it."""
 
     def __init__(self) -> None:
@@ -74,10 +74,11 @@ class _AnswerText:
         self._harmless = sys.stdout.isatty()
         self._open_line = False
 
-    def __enter__(self) -> _AnswerText:
+    def __enter__(self) -> AnswerText:
         return self
 
     def write(self, text: str) -> None:
+        """Print a piece of the answer."""
         if not text:
             return
         self.status.clear()
@@ -85,8 +86,13 @@ class _AnswerText:
         sys.stdout.write(harmless(text) if self._harmless else text)
         sys.stdout.flush()
 
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """End the line that is open, and erase the status line."""
         self.status.clear()
         if self._open_line:
+            self._open_line = False
             sys.stdout.write("\n")
             sys.stdout.flush()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

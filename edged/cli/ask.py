@@ -40,8 +40,12 @@ def _whole_answer(daemon: Daemon, body: dict[str, Any], args: Namespace) -> dict
 
 
 def _body(args: Namespace) -> dict[str, Any]:
-    body = {
-        "messages": [{"role": "user", "content": _question(args.text)}],
+    return {"messages": [{"role": "user", "content": question(args.text)}], **options(args)}
+
+
+def options(args: Namespace) -> dict[str, Any]:
+    """Return the fields of the request that the command line's options give."""
+    fields = {
         "system": args.system,
         "session": args.session,
         "max_tokens": args.max_tokens,
@@ -53,16 +57,20 @@ def _body(args: Namespace) -> dict[str, Any]:
         "priority": args.priority,
         "ttl_s": args.ttl,
     }
-    return {name: value for name, value in body.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _question(words: list[str]) -> str:
-    """Return the argument's text, then that of a piped stdin after a blank line."""
+def question(words: list[str]) -> str:
+    """Return the argument's text, then that of a piped stdin after a blank line.
+
+    Raises:
+        CommandError: both are empty, or stdin can't be read as text.
+    """
     parts = [" ".join(words), "" if sys.stdin is None or sys.stdin.isatty() else _piped()]
-    question = "\n\n".join(part for part in parts if part.strip())
-    if not question:
+    text = "\n\n".join(part for part in parts if part.strip())
+    if not text:
         raise CommandError("there is no question", Exit.USAGE, hint="give it as TEXT or on stdin: ask --help")
-    return question
+    return text
 
 
 def _piped() -> str:

@@ -15,7 +15,7 @@ def run(args: Namespace) -> Exit:
     parser = build_parser()
     for each in (parser, *subcommands(parser)):
         for action in each._actions:
-            if action.dest in ("socket", "config"):
+            if action.metavar in ("PATH", "FILE"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, shell=args.shell))
     return Exit.OK

@@ -26,7 +26,7 @@ EXIT_MEANINGS: Mapping[Exit, str] = {
     Exit.OK: "done",
     Exit.FAILED: "the request failed, was cancelled elsewhere, or a check found faults",
     Exit.USAGE: "wrong usage: nothing was sent",
-    Exit.UNREACHABLE: "the daemon is not reachable, or went away",
+    Exit.UNREACHABLE: "the daemon, or the broker, is not reachable, or went away",
     Exit.NOT_PERMITTED: "not permitted",
     Exit.RETRY: "refused for now (busy, too hot, no memory, no model, stopping): worth a retry",
     Exit.INTERRUPTED: "Ctrl-C; what was asked is cancelled in the daemon too",

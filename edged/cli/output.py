@@ -13,8 +13,17 @@ from edged.cli.terminal import harmless
 
 def print_json(value: Any) -> None:
     """Print a value as JSON that no terminal obeys (DEL and C1 controls are escaped)."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(_json(value, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """Print a value as JSON on one line, at once."""
+    print(_json(value, indent=None), flush=True)
+
+
+def _json(value: Any, *, indent: int | None) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_rows(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:

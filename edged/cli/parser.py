@@ -54,6 +54,8 @@ def build_parser() -> Parser:
     _add_model(_add(commands, "model", "List, examine, fetch, verify and choose models."))
     _add_config(_add(commands, "config", "Show or check the configuration."))
     _add_cmd(_add(commands, "cmd", "Give the daemon an operator's command; only root and its own user may."))
+    _add(commands, "doctor", "Check the daemon and what it depends on, and say what to do.")
+    _add_mqtt(_add(commands, "mqtt", "Ask through an MQTT broker, watch its traffic, tidy up there."))
     _add_completion(_add(commands, "completion", "Print a completion script for your shell.", json=False))
     return parser
 
@@ -86,6 +88,27 @@ def command_name(text: str) -> str:
     """Parse the name of an operator's command."""
     if not re.fullmatch(r"[a-z_]{1,64}", text):
         raise argparse.ArgumentTypeError("must be of the letters a-z and _")
+    return text
+
+
+def name(text: str) -> str:
+    """Parse the name of a client or a pool."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        raise argparse.ArgumentTypeError("must be 1 to 64 characters of A-Z a-z 0-9 _ . -")
+    return text
+
+
+def device_id(text: str) -> str:
+    """Parse the id of a device."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
+        raise argparse.ArgumentTypeError("must be 1 to 63 characters of a-z 0-9 -, the first of them no -")
+    return text
+
+
+def topic_root(text: str) -> str:
+    """Parse the first levels of edged's topics."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text):
+        raise argparse.ArgumentTypeError("must be levels of A-Z a-z 0-9 _ . - with / between them")
     return text
 
 
@@ -131,8 +154,43 @@ def _add_ask(parser: Parser) -> None:
         "--id",
         type=request_id,
         metavar="ID",
-        help="the request's id, for cancel (default: the daemon makes one)",
+        help="the request's id, for cancel (default: one is made)",
     )
+
+
+def _add_mqtt(parser: Parser) -> None:
+    actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
+    ask = _add(actions, "ask", "Ask a device, or one of a pool, through the broker; --json: a frame a line.")
+    to = ask.add_mutually_exclusive_group(required=True)
+    to.add_argument("--device", type=device_id, metavar="ID", help="the device to ask")
+    to.add_argument("--pool", type=name, metavar="NAME", help="ask whichever device of this pool is free")
+    which = "the client level of the topics (default: the user name at the broker, else yours)"
+    ask.add_argument("--client", type=name, metavar="NAME", help=which)
+    _add_ask(ask)
+    _add_broker(ask)
+    watch = _add(actions, "watch", "Show the traffic, a message a line, until Ctrl-C.")
+    watch.add_argument("--device", type=device_id, metavar="ID", help="of this device alone")
+    watch.add_argument("--raw", action="store_true", help="show topic and payload as they are")
+    _add_broker(watch)
+    forget = _add(actions, "forget", "Remove what the broker keeps of a device: its retained topics.")
+    forget.add_argument("device", type=device_id, metavar="ID", help="the device that is no more")
+    forget.add_argument("--force", action="store_true", help="even if its status says that it is online")
+    _add_broker(forget)
+
+
+def _add_broker(parser: Parser) -> None:
+    add = parser.add_argument
+    which = "mqtt://HOST[:PORT] or mqtts://… (default: EDGED_BROKER, else [mqtt] of the configuration file)"
+    add("--broker", metavar="URL", help=which)
+    add("--username", metavar="NAME", help="the user at the broker (EDGED_BROKER_USERNAME)")
+    which = "a file whose first line is the password (EDGED_BROKER_PASSWORD_FILE)"
+    add("--password-file", metavar="FILE", help=which)
+    which = "the authorities to trust instead of the system's (EDGED_BROKER_CA_FILE)"
+    add("--ca-file", metavar="FILE", help=which)
+    add("--cert-file", metavar="FILE", help="your certificate for the broker (EDGED_BROKER_CERT_FILE)")
+    add("--key-file", metavar="FILE", help="its key, where it is not in there (EDGED_BROKER_KEY_FILE)")
+    which = "the first levels of edged's topics (EDGED_BROKER_ROOT; default: edged)"
+    add("--root", type=topic_root, metavar="TOPIC", help=which)
 
 
 def _add_chat(parser: Parser) -> None:
