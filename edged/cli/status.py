@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from typing import Any
 
+from edged.cli.checks import Fields, checks
 from edged.cli.client import Daemon
 from edged.cli.errors import Exit
-from edged.cli.output import duration, print_json, print_rows, size
+from edged.cli.output import duration, note, print_json, print_rows, size
 from edged.cli.terminal import harmless
-
-Fields = Mapping[str, Any]
 
 
 def run(args: Namespace) -> Exit:
@@ -31,11 +28,17 @@ def run(args: Namespace) -> Exit:
             ("speed", _speed(status["speed"])),
             ("memory", _memory(status["memory"])),
             ("sessions", str(status["sessions"])),
+            ("mqtt", _mqtt(status.get("mqtt"))),
+            *_journal(status.get("journal")),
+            *_clock(status.get("clock")),
         ]
     )
     sys.stdout.flush()
-    for warning in _warnings(status):
+    warnings = [check.says for check in checks(status) if check.state != "ok"]
+    for warning in warnings:
         print(f"warning: {harmless(warning)}", file=sys.stderr)
+    if warnings:
+        note("edgectl doctor says what to do")
     return Exit.OK
 
 
@@ -90,24 +93,37 @@ def _memory(memory: Fields) -> str:
     )
 
 
-def _warnings(status: Fields) -> Iterator[str]:
-    engine, model = status["engine"], status["model"]
-    if status["reason"]:
-        yield f"{status['phase']}: {status['reason']}"
-    elif engine["state"] in ("restarting", "failed"):
-        yield f"the engine is {engine['state']}: the log says why"
-    if engine["restarts"]:
-        yield f"the engine was restarted {_times(engine['restarts'])}: the log says why"
-    if engine["repack_reason"]:
-        yield f"kernels without repacked weights, which are slower: {engine['repack_reason']}"
-    if model is not None and model["template"] == "plain":
-        yield "the model file has no chat template: a plain one is used, and answers may be poor"
-    yield from engine["notes"]
+def _mqtt(mqtt: Fields | None) -> str:
+    if mqtt is None:
+        return "off"
+    state = mqtt["state"].replace("_", " ")
+    protocol = f", MQTT {mqtt['protocol']}" if mqtt["protocol"] else ""
+    pool = mqtt["pool"]
+    joined = f", pool {pool['name']} {'joined' if pool['joined'] else 'not joined'}" if pool else ""
+    return (
+        f"{mqtt['url']} {state}{protocol}{joined}; {mqtt['counters']['asks']} asked,"
+        f" {mqtt['in_flight'] + mqtt['waiting']} to send, {mqtt['reconnects']} reconnects"
+    )
+
+
+def _journal(journal: Fields | None) -> list[tuple[str, str]]:
+    if journal is None:
+        return []
+    state = "" if journal["state"] == "ok" else ", can't be written"
+    return [
+        (
+            "journal",
+            f"{size(journal['bytes'])} of {size(journal['max_bytes'])}{state}; {journal['asks']} to answer,"
+            f" {journal['answers']} answers kept, {journal['outbox']} for the broker",
+        )
+    ]
+
+
+def _clock(clock: Fields | None) -> list[tuple[str, str]]:
+    if clock is None:
+        return []
+    return [("clock", f"{clock['time']}, {'' if clock['clock_synchronised'] else 'not '}synchronised")]
 
 
 def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

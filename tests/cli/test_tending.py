@@ -26,6 +26,9 @@ requests  2 running, 1 of 64 queued; 120 accepted, 115 done, 1 failed, 1 cancell
 speed     prompt 512 tokens/s, answer 62 tokens/s
 memory    daemon 45.0 MB, engine 210.0 MB, 1.50 GB available
 sessions  3
+mqtt      mqtt://broker.lan:1883 connected, MQTT 5, pool kitchen joined; 41 asked, 4 to send, 2 reconnects
+journal   0.2 MB of 16.8 MB; 3 to answer, 17 answers kept, 2 for the broker
+clock     2026-11-21T14:00:00.123Z, synchronised
 """
     assert expected == result.stdout.decode()
     assert result.stderr == b""

@@ -1,0 +1,89 @@
+"""`edgectl doctor`: looks at the daemon and what it depends on, and says what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edged import __version__, paths
+from edged.cli.checks import Check, State, checks
+from edged.cli.client import Daemon
+from edged.cli.errors import CommandError, Exit
+from edged.cli.output import print_json
+from edged.cli.terminal import harmless
+
+_COLOURS: dict[State, int] = {"ok": 32, "warn": 33, "fail": 31}
+
+
+def run(args: Namespace) -> Exit:
+    """Print every check, with the remedy below what is not ok."""
+    found = list(_found(args))
+    if args.json:
+        print_json([check._asdict() for check in found])
+    else:
+        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        for check in found:
+            state = f"\x1b[{_COLOURS[check.state]}m{check.state:4}\x1b[0m" if colours else f"{check.state:4}"
+            print(f"{state}  {check.name:7}  {harmless(' '.join(check.says.split()))}")
+            if check.state != "ok":
+                print(f"               → {harmless(' '.join(check.remedy.split()))}")
+    return Exit.FAILED if any(check.state == "fail" for check in found) else Exit.OK
+
+
+def _found(args: Namespace) -> Iterator[Check]:
+    daemon = Daemon.of(args)
+    yield from _configuration(args.config or paths.config())
+    try:
+        status = daemon.get("/v1/status")
+    except CommandError as error:
+        name = "socket" if error.exit is Exit.NOT_PERMITTED else "daemon"
+        yield Check(name, "fail", error.message, error.hint or "journalctl -u edged says more")
+        return
+    yield _socket(daemon.path)
+    yield from _version(status)
+    yield from checks(status)
+
+
+def _configuration(file: Path | None) -> Iterator[Check]:
+    if file is not None and file.exists() and not os.access(file, os.R_OK):
+        yield Check(
+            "config", "warn", f"{file} can't be read by you, so it was not checked", "sudo edgectl doctor"
+        )
+        return
+    from edged.settings import SettingsError, load
+
+    try:
+        load(file)
+    except SettingsError as error:
+        for fault in error.faults:
+            yield _fault(fault)
+    else:
+        yield Check("config", "ok", str(file or "no file: defaults and environment"))
+
+
+def _fault(fault: str) -> Check:
+    """Judge a fault: that a credential is missing is told by the service alone, which is given it."""
+    if "credential" in fault and "CREDENTIALS_DIRECTORY" not in os.environ:
+        remedy = "right, if the service is given the credential: only it can see that"
+        return Check("config", "warn", fault, remedy)
+    return Check(
+        "config", "fail", fault, "mend it: the daemon would not start with it (edgectl config check)"
+    )
+
+
+def _socket(path: Path) -> Check:
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o002:
+        says = f"{path} has mode {mode:04o}: everybody on this computer may ask"
+        return Check("socket", "warn", says, 'socket.mode = "0660" and socket.group')
+    return Check("socket", "ok", f"{path}, mode {mode:04o}")
+
+
+def _version(status: dict[str, Any]) -> Iterator[Check]:
+    if status["version"] != __version__:
+        says = f"the daemon is {status['version']}, edgectl {__version__}"
+        yield Check("version", "warn", says, "restart the daemon: systemctl restart edged")
