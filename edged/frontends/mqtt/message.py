@@ -27,6 +27,7 @@ class Message:
         content_type: what the publisher says that the payload is (MQTT 5).
         expiry_seconds: how long it is still of use (MQTT 5).
         protocol: the version of MQTT that it came by.
+        redelivered: the broker delivers it once more (DUP), as no acknowledgement reached it.
     """
 
     topic: str
@@ -38,6 +39,7 @@ class Message:
     content_type: str | None = None
     expiry_seconds: int | None = None
     protocol: Protocol = "5"
+    redelivered: bool = False
     _acknowledge: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
 
     def acknowledge(self) -> None:
