@@ -51,7 +51,7 @@ def test_what_is_refused_by_name_is_documented() -> None:
     for name in code_spans(sentence):
         with pytest.raises(EdgedError, match=f"{name} is not served"):
             Request.parse({"prompt": "Hello", name: "x"})
-    assert set(code_spans(sentence)) == set(protocol._NOT_YET_SERVED)
+    assert set(code_spans(sentence)) == set(protocol._NOT_SERVED)
 
 
 def test_every_frame_is_documented_with_its_fields() -> None:

@@ -59,9 +59,8 @@ class ReplyRule:
         if not fits or not _is_topic(topic):
             raise EdgedError(
                 ErrorCode.NOT_ALLOWED,
-                "replies are not sent to the topic that this request names; allowed are topics that begin with "
-                + " or ".join(allowed)
-                + " (mqtt.reply_prefixes)",
+                "replies are not sent to the topic that this request names; allowed are topics that begin "
+                f"with {' or '.join(allowed)} (mqtt.reply_prefixes)",
                 param="reply_to",
             )
 

@@ -12,11 +12,11 @@ import structlog
 
 from edged.errors import EdgedError, ErrorCode, invalid
 from edged.frontends.mqtt.addresses import Address, ReplyRule
-from edged.frontends.mqtt.message import Message
+from edged.frontends.mqtt.message import Message, Publication
 from edged.frontends.mqtt.replies import Replier
 from edged.frontends.mqtt.topics import Arrival, Topics
-from edged.frontends.mqtt.wire import encode_frame, read_ask, read_object
-from edged.protocol import Client, Failed, Request, valid_name, valid_request_id
+from edged.frontends.mqtt.wire import encode, encode_frame, read_ask, read_object
+from edged.protocol import PROTOCOL_VERSION, Client, Done, Failed, Request, valid_name, valid_request_id
 
 if TYPE_CHECKING:
     from edged.core import Admitted, Core, Ticket
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from edged.settings.mqtt import MqttTable
 
 _log = structlog.get_logger(__name__)
+
+LAST_ANSWER_CHARACTERS = 255  # the longest state that Home Assistant takes
 
 
 @dataclass(slots=True)
@@ -222,8 +224,15 @@ class Asks:
         if not task.cancelled() and (error := task.exception()):
             _log.error("a reply could not be sent", request_id=ticket.id, exc_info=error)
             return
-        if ticket.terminal is not None and ticket.terminal.type == "error":
-            self.counters.unheard += ticket.terminal.code is ErrorCode.ABANDONED
+        match ticket.terminal:
+            case Failed(code=ErrorCode.ABANDONED):
+                self.counters.unheard += 1
+            case Done(text=text) if self._table().last_answer:
+                fields = {**self._head(), "text": text[:LAST_ANSWER_CHARACTERS], **self._core.clock.fields()}
+                self._outbox.publish(Publication(self._topics.last_answer, encode(fields).encode()))
+
+    def _head(self) -> dict[str, Any]:
+        return {"v": PROTOCOL_VERSION, "device_id": self._topics.device_id}
 
 
 @dataclass(slots=True)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE = 64
-"""Messages of QoS 0 that are dealt with at a time; more are dropped. Of QoS 1 the broker delivers no more than
-it was told to before the first is acknowledged."""
+"""Messages of QoS 0 that are dealt with at a time; more are dropped. Of QoS 1 the broker delivers no more
+than it was told to before the first is acknowledged."""
 CLOCK_SECONDS = 5.0
 
 
@@ -176,6 +176,7 @@ class MqttFrontend:
             if fault:
                 _log.warning("the broker refuses a subscription", filter=filter, reason=fault)
         self._presence.connected()
+        self._outbox.connected()
 
     def _arrived(self, message: Message) -> None:
         """Hand a message to who deals with it."""
@@ -209,6 +210,8 @@ class MqttFrontend:
 
     async def _watch_clock(self) -> None:
         """Count the time switched off as soon as the clock can tell it."""
-        while not self._clock.synchronised:
+        while True:
+            if self._clock.synchronised:
+                self._core.recheck_ttl()
+                return
             await asyncio.sleep(CLOCK_SECONDS)
-        self._core.recheck_ttl()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,10 +16,10 @@ from edged.frontends.mqtt.wire import encode, encode_frame
 from edged.protocol import Failed, Terminal
 
 if TYPE_CHECKING:
+    from edged.clock import Clock
     from edged.core import Core
     from edged.core.events import Event
     from edged.core.journal import Drop
-    from edged.clock import Clock
     from edged.frontends.mqtt.link import Link
     from edged.frontends.mqtt.topics import Topics
 
@@ -51,6 +51,7 @@ class Outbox:
         self._keep_seconds = keep_seconds
         self._kept: dict[int, list[Publication]] = {}  # by their row in the journal
         self._events: set[asyncio.Task[None]] = set()
+        self._dropped: dict[str, int] = {}  # by kind, since the last word of it
 
     def publish(self, publication: Publication) -> None:
         """Send what is lost if the daemon dies."""
@@ -97,8 +98,17 @@ class Outbox:
             address = Address.from_envelope(envelope)
             self.publish_kept(serial, [self.publication(address, frame) for frame in frames])
 
+    def connected(self) -> None:
+        """Tell what was given up while the broker was away: before, there was no room to."""
+        if self._dropped:
+            dropped, self._dropped = self._dropped, {}
+            self._core.events.emit("outbox_dropped", **dropped)
+
     def drop(self, drop: Drop) -> None:
         """Take back what has left the journal because there was too much of it."""
+        _log.warning("given up", kind=drop.kind, serials=drop.serials, reason=drop.reason)
+        name = f"{drop.kind}s"
+        self._dropped[name] = self._dropped.get(name, 0) + len(drop.serials)
         for serial in drop.serials:
             for publication in self._kept.pop(serial, ()):
                 self._link.withdraw(publication)

@@ -25,9 +25,9 @@ PROGRESS_SECONDS = 5.0  # between two words on how far the prompt is
 class Replier:
     """Sends one request's frames.
 
-    The first chunk leaves at once; text that comes later is joined until it is worth a message, and while the
-    line is busy or the broker away. The terminal frame leaves when it is written down, together with the frames
-    that the broker had not acknowledged by then.
+    The first chunk leaves at once; text that comes later is joined until it is worth a message, and while
+    the line is busy or the broker away. The terminal frame leaves when it is written down, together with the
+    frames that the broker had not acknowledged by then.
 
     Attributes:
         ticket: the request.
