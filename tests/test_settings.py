@@ -101,7 +101,13 @@ def test_environment_value_cannot_smuggle_further_keys_in() -> None:
 
 
 def test_variables_that_are_no_settings_are_passed_over() -> None:
-    load(None, {"EDGED_SOCKET": "/x", "EDGED_CONFIG": "/y", "EDGED_TEST_MODEL": "z", "LIMITS__QUEUE": "no"})
+    edgectl = {
+        "EDGED_SOCKET": "/x",
+        "EDGED_CONFIG": "/y",
+        "EDGED_BROKER": "mqtt://a",
+        "EDGED_BROKER_USERNAME": "b",
+    }
+    load(None, {**edgectl, "EDGED_TEST_MODEL": "z", "LIMITS__QUEUE": "no"})
 
 
 def test_built_directly_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

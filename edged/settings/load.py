@@ -31,7 +31,7 @@ from edged.settings.keys import (
 from edged.settings.settings import Layer, Settings
 from edged.settings.types import Source, is_absolute
 
-_NOT_SETTINGS = re.compile(r"EDGED_(SOCKET|CONFIG|DEBUG|TEST_.*)")
+_NOT_SETTINGS = re.compile(r"EDGED_(SOCKET|CONFIG|DEBUG|BROKER|BROKER_.*|TEST_.*)")
 # What is mistaken for the name of a secret's file may be the secret itself.
 _NOT_SHOWN = {*SECRETS, *CREDENTIALS.values()}
 _SHOWN_CHARACTERS = 80
