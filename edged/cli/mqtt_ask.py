@@ -97,8 +97,8 @@ class _Asking:
         connection = Connection(self._broker, self._session, keep_seconds=KEEP_SECONDS, resume=self._asked)
         replies = f"{self._broker.root}/v1/{self._device or '+'}/reply/{self._broker.client}/{self._id}"
         filters = [replies] if self._device is None else [replies, f"{self._place}/status"]
-        connection.subscribe(filters)
         self._connection = connection
+        connection.subscribe(filters)
         self._delay = FIRST_REPEAT_SECONDS
         self._repeat_at = time.monotonic()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -141,8 +143,14 @@ class Connection:
             properties = _properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0)
         self._client.disconnect(properties=properties)
         end = time.monotonic() + _GOODBYE_SECONDS
-        while self._client.want_write() and time.monotonic() < end and not self._client.loop(_STEP_SECONDS):
+        while self._client.want_write() and time.monotonic() < end and _turn(self._client, _STEP_SECONDS):
             pass
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _open(self, client_id: str, resume: bool) -> Client:
         client = self._make(client_id)
@@ -158,8 +166,9 @@ class Connection:
         while self._connack is None:
             left = end - time.monotonic()
             if left <= 0:
+                client.disconnect()
                 raise silent(self._broker, "does not answer as an MQTT broker")
-            if client.loop(min(left, _STEP_SECONDS)) and self._connack is None:
+            if not _turn(client, left) and self._connack is None:
                 if self.protocol == "5":
                     self._refused_protocol = True
                     return client
@@ -210,8 +219,27 @@ class Connection:
         return self._answers.pop(mid)
 
     def _step(self, seconds: float) -> None:
-        if self._client.loop(min(seconds, _STEP_SECONDS)) or not self._client.is_connected():
+        if not _turn(self._client, seconds) or not self._client.is_connected():
             raise LostError
+
+
+def _turn(client: Client, seconds: float) -> bool:
+    """Read and write what can be; return whether the connection lives.
+
+    paho's own loop() would leave a pair of sockets open at the end.
+    """
+    connection = client.socket()
+    if connection is None:
+        return False
+    pending = isinstance(connection, ssl.SSLSocket) and connection.pending()
+    writers = [connection] if client.want_write() else []
+    wait = 0.0 if pending else min(seconds, _STEP_SECONDS)
+    readable, writable, _ = select.select([connection], writers, [], wait)
+    if (readable or pending) and client.loop_read():
+        return False
+    if writable and client.loop_write():
+        return False
+    return not client.loop_misc()
 
 
 def _properties(kind: int, **values: int) -> Properties:

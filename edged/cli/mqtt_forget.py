@@ -21,11 +21,8 @@ def run(args: Namespace) -> Exit:
     """Remove the retained topics and say which."""
     broker = Broker.of(args)
     try:
-        connection = Connection(broker, f"edgectl-{secrets.token_hex(6)}")
-        try:
+        with Connection(broker, f"edgectl-{secrets.token_hex(6)}") as connection:
             removed = _forget(connection, broker, args.device, force=args.force)
-        finally:
-            connection.close()
     except LostError:
         raise silent(broker, "closed the connection, so not all may be removed") from None
     if args.json:

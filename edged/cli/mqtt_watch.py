@@ -42,13 +42,13 @@ def run(args: Namespace) -> Exit:
     try:
         while True:
             try:
-                connection = Connection(broker, session)
-                connection.subscribe(filters)
-                retry, connected = FIRST_RETRY_SECONDS, True
-                while True:
-                    arrival = connection.receive(_WAIT_SECONDS)
-                    if arrival is not None:
-                        show.message(arrival)
+                with Connection(broker, session) as connection:
+                    connection.subscribe(filters)
+                    retry, connected = FIRST_RETRY_SECONDS, True
+                    while True:
+                        arrival = connection.receive(_WAIT_SECONDS)
+                        if arrival is not None:
+                            show.message(arrival)
             except LostError:
                 print(
                     "edgectl: the connection to the broker is lost: trying again", file=sys.stderr, flush=True

@@ -13,6 +13,7 @@ import json
 import os
 import pty
 import re
+import secrets
 import select
 import socketserver
 import struct
@@ -31,6 +32,8 @@ from typing import Any
 import pytest
 
 import edged
+from tests.brokers import Mosquitto
+from tests.cli.mqtt_device import Device
 
 PATIENCE_SECONDS = 20
 EDGECTL = (sys.executable, "-m", "edged.cli.main")
@@ -293,13 +296,13 @@ def start(daemon: SmallDaemon) -> Iterator[Start]:
     """Return a function that starts edgectl with pipes for its output."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def run(*arguments: str) -> subprocess.Popen[bytes]:
+    def run(*arguments: str, **env: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [*EDGECTL, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment(EDGED_SOCKET=str(daemon.socket)),
+            env=environment(**{"EDGED_SOCKET": str(daemon.socket), **env}),
         )
         started.append(process)
         return process
@@ -403,3 +406,27 @@ def terminal(daemon: SmallDaemon, tmp_path: Path) -> Iterator[Terminal]:
     yield start
     for each in opened:
         each.close()
+
+
+MakeDevice = Callable[..., Device]
+
+
+@pytest.fixture
+def make_device(broker: Mosquitto) -> Iterator[MakeDevice]:
+    """Return a function that puts a scripted device on the shared broker, or on the port that is given."""
+    made: list[Device] = []
+
+    def make(**options: Any) -> Device:
+        options = {"port": broker.port, "id": f"dev-{secrets.token_hex(4)}", **options}
+        made.append(Device(**options))
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.close()
+
+
+@pytest.fixture
+def device(make_device: MakeDevice) -> Device:
+    """A device on the shared broker that answers "Hello." to every question."""
+    return make_device()
