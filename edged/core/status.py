@@ -117,7 +117,7 @@ def _engine(engine: Engine) -> dict[str, Any]:
     supervisor, plan = engine.supervisor, engine.plan
     load = plan.load if plan else None
     return {
-        "state": supervisor.state,
+        "state": engine.state,
         "pid": supervisor.pid,
         "restarts": max(0, supervisor.restarts),
         "library": plan.library if plan else None,
