@@ -199,7 +199,8 @@ class Asks:
             self._reply(ticket, address, message.acknowledge)
             return
         message.acknowledge()
-        if (replier := self._running.get(ticket)) is not None:
+        replier = self._running.get(ticket)
+        if replier is not None and not replier.concluded:
             replier.repeat(address)
         elif ticket.terminal is not None:
             payload = self._outbox.encode_terminal(ticket.terminal, address)

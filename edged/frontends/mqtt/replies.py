@@ -32,6 +32,7 @@ class Replier:
     Attributes:
         ticket: the request.
         address: where its frames go.
+        concluded: whether its terminal frame is written down and on its way.
 
     Args:
         ticket: the request.
@@ -64,6 +65,7 @@ class Replier:
         self._sent_at = 0.0
         self._text_sent = False
         self._unheard = 0  # chunks in a row
+        self.concluded = False
 
     async def run(self) -> None:
         """Send all frames; returns when the terminal one is written down and on its way."""
@@ -75,7 +77,7 @@ class Replier:
     def repeat(self, address: Address) -> None:
         """Answer a repeat of the request while it runs: its frames go to where the repeat came from."""
         self.address = address
-        if self._sent_at:
+        if self._sent_at and self.ticket.terminal is None:
             self._outbox.publish(self._publication(encode_frame(self.ticket.frames[0], self._device_id)))
 
     async def _next(self) -> Frame:
@@ -132,5 +134,6 @@ class Replier:
         last = self._outbox.encode_terminal(terminal, self.address)
         left = [publication.payload.decode() for publication in self._unacknowledged]
         serial = await self._core.durable.answer(self.ticket, self.address.as_envelope(), [*left, last])
+        self.concluded = True
         self._on_written()
         self._outbox.publish_kept(serial, [self._publication(last)])
