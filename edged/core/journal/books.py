@@ -38,6 +38,11 @@ class Books:
         """Return how many answers and events wait for the broker."""
         return len(self._outbox)
 
+    @property
+    def floor(self) -> int:
+        """Return the lowest serial there is; 0 without any."""
+        return next(iter(self._entries), 0)
+
     def waiting(self) -> set[int]:
         """Return the serials of the answers and events that wait for the broker."""
         return set(self._outbox)

@@ -10,7 +10,6 @@ import struct
 from collections import deque
 from collections.abc import Iterable
 from hashlib import blake2b
-from itertools import chain
 from typing import NamedTuple
 
 _FORM = struct.Struct(">QIQ")
@@ -64,19 +63,21 @@ class Roll:
         self._order = deque(serials)  # ascending; those that are gone leave it when they are the first
         self._live = set(self._order)
         self._added: list[int] = []
+        self._lowest_added = 0
         self._removed: set[int] = set()
         self.census = self._before = Census.of(self._order)
 
     def add(self, serial: int) -> Census:
-        """Add a row, which must have the highest serial of all; return the census with it."""
+        """Add a row; return the census with it."""
         self._added.append(serial)
+        self._lowest_added = min(serial, self._lowest_added or serial)
         there = (s for s in self._order if s in self._live and s not in self._removed)
-        floor = next(chain(there, self._added))
+        floor = min(next(there, serial), self._lowest_added)
         self.census = Census(floor, self.census.rows + 1, self.census.digest ^ _hash(serial))
         return self.census
 
     def remove(self, serial: int) -> bool:
-        """Remove a row that was there before the changes; say whether it was. The next `add` finds the floor."""
+        """Remove a row that was there before; say whether it was. The next `add` finds the floor."""
         if serial not in self._live or serial in self._removed:
             return False
         self._removed.add(serial)
@@ -89,16 +90,22 @@ class Roll:
         """Keep the changes."""
         self._live -= self._removed
         self._live.update(self._added)
+        late = self._added and self._order and self._lowest_added < self._order[-1]
         self._order.extend(self._added)
+        if late:  # it was given its serial while the disk was full
+            self._order = deque(sorted(self._order))
         while self._order and self._order[0] not in self._live:
             self._order.popleft()
         self._before = self.census
-        self._added, self._removed = [], set()
+        self._begin_anew()
 
     def rollback(self) -> None:
         """Take the changes back."""
         self.census = self._before
-        self._added, self._removed = [], set()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._added, self._lowest_added, self._removed = [], 0, set()
 
 
 def _hash(serial: int) -> int:

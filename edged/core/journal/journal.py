@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 from edged.clock import Clock
 from edged.core.journal.records import Drop, Kind, RecordKey, Recovered
-from edged.core.journal.writer import Bounds, Write, Writer
+from edged.core.journal.thread import JournalThread
+from edged.core.journal.work import Bounds, Done, Inbox, Write
+from edged.core.journal.writer import Writer
+from edged.errors import EdgedError, ErrorCode
 
 _T = TypeVar("_T")
 
@@ -33,6 +36,7 @@ class Journal:
         self._clock = clock
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: JournalThread | None = None
         self._writer = Writer(directory, settings, clock, lambda drop: self._call(lambda: self.on_drop(drop)))
 
     async def open(self) -> Recovered:
@@ -45,7 +49,7 @@ class Journal:
         """
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[Recovered] = self._loop.create_future()
-        self._writer.start(lambda result: self._call(lambda: _settle(opened, result)))
+        self._thread = JournalThread(self._writer, lambda result: self._call(lambda: _settle(opened, result)))
         return await opened
 
     async def accept(self, key: RecordKey, body_hash: bytes, body: bytes) -> int:
@@ -69,23 +73,26 @@ class Journal:
         return await asyncio.shield(self._write("answer", key, body_hash, body, replaces=ask))
 
     async def event(self, body: bytes) -> int:
-        """Keep an event for the outbox; return its serial. Like `answer` while the journal can't be written."""
+        """Keep an event for the outbox; return its serial.
+
+        While the journal can't be written it is kept in memory, as an answer is.
+        """
         return await asyncio.shield(self._write("event", None, b"", body))
 
     def acknowledged(self, serial: int) -> None:
         """Note that the broker has an answer or event; this outlives a kill, and soon a loss of power."""
-        self._writer.hand_over(lambda inbox: inbox.acknowledged.append(serial))
+        self._hand_over(lambda inbox: inbox.acknowledged.append(serial))
 
     def forget(self, serial: int) -> None:
         """Give up a request without an answer."""
-        self._writer.hand_over(lambda inbox: inbox.forgotten.append(serial))
+        self._hand_over(lambda inbox: inbox.forgotten.append(serial))
 
     async def settle(self) -> None:
         """Do what is due: remove what need not be kept, so that its texts leave the files."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         done = self._resolver(future)
-        self._writer.hand_over(lambda inbox: inbox.settle.append(done))
-        await future
+        if self._hand_over(lambda inbox: inbox.settle.append(done)):
+            await future
 
     @property
     def can_write(self) -> bool:
@@ -111,22 +118,28 @@ class Journal:
 
     async def close(self) -> None:
         """Write what waits, and close the files."""
-        self._writer.stop()
-        await asyncio.get_running_loop().run_in_executor(None, self._writer.join)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.stop)
 
     def _write(
         self, kind: Kind, key: RecordKey | None, body_hash: bytes, body: bytes, *, replaces: int | None = None
     ) -> asyncio.Future[int]:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         write = Write(kind, key, body_hash, body, self._clock.now(), replaces, self._resolver(future))
-        self._writer.hand_over(lambda inbox: inbox.writes.append(write))
+        if not self._hand_over(lambda inbox: inbox.writes.append(write)):
+            raise EdgedError(
+                ErrorCode.SHUTTING_DOWN, "the journal is closed: this edged is stopping; ask again later"
+            )
         return future
+
+    def _hand_over(self, put: Callable[[Inbox], None]) -> bool:
+        return self._thread is not None and self._thread.hand_over(put)
 
     def _take_back(self, future: asyncio.Future[int]) -> None:
         if not future.cancelled() and future.exception() is None:
             self.forget(future.result())
 
-    def _resolver(self, future: asyncio.Future[int]) -> Callable[[int | Exception], None]:
+    def _resolver(self, future: asyncio.Future[int]) -> Done:
         return lambda result: self._call(lambda: _settle(future, result))
 
     def _call(self, function: Callable[[], None]) -> None:

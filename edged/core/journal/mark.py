@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _SLOT_BYTES = 4096
-_FORM = struct.Struct(">8sQQQQ16s")  # magic, count of writes, then the state
+_FORM = struct.Struct(">8sQQQQQ16s")  # magic, count of writes, then the state
 _MAGIC = b"edgedmk1"
 _CHECKSUM_BYTES = 16
 
@@ -24,12 +24,14 @@ class MarkState(NamedTuple):
 
     Attributes:
         highest: the highest serial that was committed.
+        floor: no ask, answer or event has a lower serial; 0 where there is none.
         acknowledged: every answer and event up to this serial has left the outbox.
         run: the number of the start that wrote it.
         salt: the journal's salt, which must survive the database.
     """
 
     highest: int
+    floor: int
     acknowledged: int
     run: int
     salt: bytes
@@ -39,20 +41,22 @@ class Mark:
     """The file, open.
 
     Attributes:
-        state: what it said when it was opened; None if it is new or unreadable.
+        state: what it says; None if it is new or unreadable.
 
     Raises:
         OSError: it can't be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # on a read-only file system it can be read all the same
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         slots = [_parse(os.pread(self._fd, _SLOT_BYTES, at)) for at in (0, _SLOT_BYTES)]
         newest = max((slot for slot in slots if slot), default=None)
         self.state: MarkState | None = newest[1] if newest else None
         self._writes = newest[0] if newest else 0
         self._dirty = False
-        self._written: MarkState | None = None
 
     def write(self, state: MarkState) -> None:
         """Write a state, without flushing it.
@@ -60,13 +64,13 @@ class Mark:
         Raises:
             OSError: it can't be written.
         """
-        if state == self._written:
+        if state == self.state:
             return
         self._writes += 1
         data = _FORM.pack(_MAGIC, self._writes, *state)
-        slot = (data + _checksum(data)).ljust(_SLOT_BYTES, b"\0")
+        slot = data + _checksum(data)
         os.pwrite(self._fd, slot, self._writes % 2 * _SLOT_BYTES)
-        self._written = state
+        self.state = state
         self._dirty = True
 
     def sync(self) -> None:

@@ -11,9 +11,11 @@ from edged.clock import Stamp
 from edged.core.journal.census import Census, Roll
 from edged.core.journal.records import RecordKey, Row, RowKind
 from edged.core.journal.schema import migrate
-from edged.core.journal.wal import WalPosition
+from edged.core.journal.wal import WalFile, wal_path
 
-PAGE_BYTES = 1024  # by measurement: tools/journal_writes.py --page
+PAGE_BYTES = 512  # by measurement: tools/journal_writes.py --page
+WAL_BYTES = 512 << 10  # a log that is longer is taken over into the file
+WAL_STEP_BYTES = 64 << 10  # by which it is lengthened
 LOCK_SECONDS = 5.0
 _INSERT = f"INSERT INTO records VALUES ({', '.join('?' * len(Row._fields))})"
 
@@ -36,7 +38,9 @@ class Store:
 
     Raises:
         sqlite3.Error: it can't be opened or written, or is damaged.
+        DamagedError: it is no journal any more.
         NewerSchemaError: it is of a newer edged.
+        OSError: its log can't be opened.
     """
 
     def __init__(self, path: Path, *, page_bytes: int = PAGE_BYTES, secure_delete: bool = True) -> None:
@@ -56,9 +60,11 @@ class Store:
                 "cache_size = -1024",
             ):
                 self._db.execute(f"PRAGMA {pragma}")
+            self._page_bytes = self._number("page_size")
+            if self._number("user_version") == 0 and self._number("page_count") > 1:
+                raise DamagedError("it has pages, and no version")
             migrate(self._db)
-            self._page_bytes: int = self._db.execute("PRAGMA page_size").fetchone()[0]
-            self._wal = WalPosition(wal_path(path))
+            self._wal = WalFile(wal_path(path))
         except BaseException:
             self._db.close()
             raise
@@ -121,13 +127,20 @@ class Store:
         run: int,
         body: bytes,
     ) -> None:
-        """Add a row, with a serial higher than all before it; in a transaction."""
+        """Add a row, in a transaction; the last one added must have the highest serial of all."""
         census = self._roll.add(serial)
         self._db.execute(_INSERT, Row.seal(serial, kind, key, body_hash, stamp, run, body, census))
-        self.highest = serial
+        self.highest = max(self.highest, serial)
+
+    def adopt(self, rows: Iterable[Row]) -> None:
+        """Add rows as they lie in another file, oldest first; in a transaction."""
+        for row in rows:
+            self._roll.add(row.serial)
+            self._db.execute(_INSERT, row)
+            self.highest = max(self.highest, row.serial)
 
     def remove(self, serials: Iterable[int]) -> None:
-        """Remove rows, before what is inserted in the same transaction; those that aren't there don't matter.
+        """Remove rows, before anything is inserted in the same transaction; unknown ones don't matter.
 
         A transaction that removes must insert as well: the newest row holds the census.
         """
@@ -135,17 +148,42 @@ class Store:
         self._db.executemany("DELETE FROM records WHERE serial = ?", gone)
 
     @property
-    def wal_bytes(self) -> int:
-        """Return how many bytes of the write-ahead log are in use."""
-        return self._wal.advance()
+    def log_bytes(self) -> int:
+        """Return how much of the write-ahead log is not in the file yet."""
+        return self._wal.used()
 
-    def checkpoint(self, *, truncate: bool = False) -> None:
-        """Take the log over into the file, and on request cut it to nothing.
+    def tend(self) -> None:
+        """Take the log over into the file when it is long, and see that the next commits have room in it.
 
         Raises:
             sqlite3.Error: the file can't be written; the log still holds everything.
+            OSError: the log can't be lengthened; that is no harm to what it holds.
         """
-        self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'RESTART'})").fetchall()
+        if self.log_bytes > WAL_BYTES:
+            self.checkpoint()
+        steps = min(WAL_BYTES, self.log_bytes + 2 * WAL_STEP_BYTES) // WAL_STEP_BYTES
+        self._wal.extend(steps * WAL_STEP_BYTES)
+
+    def checkpoint(self) -> None:
+        """Take the log over into the file: the next commit overwrites it from its start.
+
+        Raises:
+            sqlite3.Error: see `tend`.
+        """
+        [(busy, _, _)] = self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        if not busy:
+            self._wal.taken_over()
+
+    def scrub(self) -> None:
+        """Take the log over into the file and overwrite it, so that removed texts are in neither.
+
+        Raises:
+            sqlite3.Error: see `tend`.
+            OSError: the log can't be written.
+        """
+        self.checkpoint()
+        if self.log_bytes == 0:
+            self._wal.scrub()
 
     def file_bytes(self) -> int:
         """Return the size of file and log."""
@@ -162,11 +200,7 @@ class Store:
             self._db.close()
 
     def _count_bytes(self) -> int:
-        [pages] = self._db.execute("PRAGMA page_count").fetchone()
-        [free] = self._db.execute("PRAGMA freelist_count").fetchone()
-        return int(pages - free) * self._page_bytes
+        return (self._number("page_count") - self._number("freelist_count")) * self._page_bytes
 
-
-def wal_path(path: Path) -> Path:
-    """Return where SQLite keeps the write-ahead log of a file."""
-    return path.with_name(path.name + "-wal")
+    def _number(self, pragma: str) -> int:
+        return int(self._db.execute(f"PRAGMA {pragma}").fetchone()[0])

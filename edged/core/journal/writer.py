@@ -1,99 +1,53 @@
-"""The journal's thread: commits all that waits in one transaction, and keeps on when the disk fails."""
+"""The journal's thread: commits all that waits in one transaction, and goes on when the disk fails."""
 
 from __future__ import annotations
 
-import os
-import threading
+import contextlib
+import sqlite3
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import cast
 
 import structlog
 
-from edged.clock import Clock, Stamp
+from edged.clock import Clock
 from edged.core.journal.books import Books
 from edged.core.journal.mark import Mark, MarkState
-from edged.core.journal.opening import open_store
-from edged.core.journal.records import ROW_OVERHEAD_BYTES, Drop, Kind, Loss, RecordKey, Recovered
-from edged.core.journal.store import Store
-from edged.errors import EdgedError, ErrorCode
+from edged.core.journal.opening import new_salt, open_store
+from edged.core.journal.records import Drop, Kind, Loss, Recovered, Row
+from edged.core.journal.store import WAL_BYTES, DamagedError, Store
+from edged.core.journal.trouble import describe, is_full, no_room, refusal
+from edged.core.journal.work import Bounds, Inbox, Write
+from edged.errors import EdgedError
 
 _log = structlog.get_logger(__name__)
 
 DATABASE, MARK = "journal.sqlite", "journal.mark"
-WAL_BYTES = 512 << 10  # the log is taken over into the file when it is longer
 GROUP_BYTES = 512 << 10  # most of one transaction
 RESERVED_BYTES = 8 << 10  # room kept for the answer of each request that was accepted
 REMOVAL_SECONDS = 60.0  # between batches of removals
+SCRUB_SECONDS = 3600.0  # after which removed texts leave the log too, if it is never at rest before
 MARK_SECONDS = 10.0  # between flushes of the mark
 RETRY_SECONDS = (1.0, 2.0, 4.0, 5.0)
-SALT_BYTES = 16
-
-
-class Bounds(Protocol):
-    """The table [journal] of the settings."""
-
-    @property
-    def max_bytes(self) -> int:
-        """Most bytes of database and log."""
-
-    @property
-    def keep_results_seconds(self) -> float:
-        """How long an answer is kept."""
-
-    @property
-    def outbox_max_bytes(self) -> int:
-        """Most bytes of what waits for the broker."""
-
-
-@dataclass(eq=False)
-class Write:
-    """A record to be written.
-
-    Attributes:
-        replaces: the serial of the ask that it answers.
-        done: told its serial or an error, once, in the journal's thread.
-        serial: given at the first attempt; then it stays.
-    """
-
-    kind: Kind
-    key: RecordKey | None
-    body_hash: bytes
-    body: bytes
-    stamp: Stamp
-    replaces: int | None
-    done: Callable[[int | Exception], None]
-    serial: int = 0
-
-    @property
-    def size(self) -> int:
-        """Return about how many bytes of the file it takes."""
-        return len(self.body) + sum(map(len, self.key or ())) + ROW_OVERHEAD_BYTES
-
-
-@dataclass
-class Inbox:
-    """What the asyncio side has handed over since the last round."""
-
-    writes: list[Write] = field(default_factory=list)
-    acknowledged: list[int] = field(default_factory=list)
-    forgotten: list[int] = field(default_factory=list)
-    settle: list[Callable[[int | Exception], None]] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.writes or self.acknowledged or self.forgotten or self.settle)
+REST_SECONDS = 2.0  # between looks at what is due
 
 
 class Writer:
-    """Owns files and books; all but `hand_over`, `stop` and the figures runs in its thread.
+    """Files and books; everything but the figures belongs to the journal's thread.
 
     Attributes:
+        books: what the journal holds.
         problem: why nothing can be written; None while it can.
-        losses: what was lost since the start.
+        losses: what was lost, at the start or since.
         commits: how many transactions were committed.
-        wal_bytes: of the log that are in use.
+        file_bytes: of database and log.
+
+    Args:
+        directory: where the files lie.
+        bounds: the settings.
+        clock: gives stamps, and the time by which answers are removed.
+        on_drop: told of what left the outbox because it was full.
     """
 
     def __init__(
@@ -104,187 +58,297 @@ class Writer:
         self._clock = clock
         self._on_drop = on_drop
         self.books = Books()
-        self.problem: str | None = "it has not been opened yet"
+        self.problem: str | None = None
         self.losses: list[Loss] = []
         self.commits = 0
         self.file_bytes = 0
         self._store: Store | None = None
         self._mark: Mark | None = None
+        self._fault: Exception | None = None  # why there is no store
         self._salt = b""
         self._run = 0
-        self._serial = 0
-        self._state_serial = 0
+        self._serial = 0  # the highest that was given out
+        self._states: list[int] = []  # the journal's own rows
         self._unwritten: list[Write] = []
         self._removals: set[int] = set()
         self._failures = 0
-        self._retry_at = self._remove_at = self._mark_at = 0.0
-        self._wake = threading.Condition()
-        self._inbox = Inbox()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._retry_at = self._mark_at = 0.0  # of the monotonic clock
+        self._remove_at = self._scrub_at = 0.0  # of the time since the boot
+        self._unscrubbed = False
 
-    # -- the asyncio side
+    # What the thread calls, in this order: open, round …, close.
 
-    def start(self, opened: Callable[[Recovered | Exception], None]) -> None:
-        """Start the thread; it opens the files first and tells `opened` what it found."""
-        self._thread = threading.Thread(target=self._run_thread, args=(opened,), name="journal", daemon=True)
-        self._thread.start()
+    def open(self) -> Recovered:
+        """Open the files and return what they hold.
 
-    def hand_over(self, change: Callable[[Inbox], None]) -> None:
-        """Let `change` put something into the inbox, and wake the thread."""
-        with self._wake:
-            change(self._inbox)
-            self._wake.notify()
-
-    def stop(self) -> None:
-        """Let the thread end when it has done what is there."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-
-    def join(self) -> None:
-        """Wait for the thread's end."""
-        if self._thread is not None:
-            self._thread.join()
-
-    # -- the thread
-
-    def _run_thread(self, opened: Callable[[Recovered | Exception], None]) -> None:
-        try:
-            recovered = self._open()
-        except Exception as error:
-            _log.exception("the journal could not be opened")
-            opened(error)
-            return
-        opened(recovered)
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._inbox or self._stopping, self._seconds_to_wait())
-                inbox, self._inbox = self._inbox, Inbox()
-                stopping = self._stopping
-            try:
-                self._round(inbox)
-            except Exception as error:
-                self._survive(error, inbox)
-            if stopping and not self._inbox:
-                self._close()
-                return
-
-    def _open(self) -> Recovered:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._mark = Mark(self._directory / MARK)
-        marked = self._mark.state
-        opened = open_store(self._directory / DATABASE, marked)
-        self._store = opened.store
-        self.losses = opened.losses
-        states = [row for row in opened.rows if row.kind == "state"]
-        self._salt = states[-1].body if states else marked.salt if marked else os.urandom(SALT_BYTES)
-        self._run = 1 + max(marked.run if marked else 0, *(row.run for row in opened.rows), 0)
-        self._serial = max(marked.highest if marked else 0, *(row.serial for row in opened.rows), 0)
-        self._state_serial = states[-1].serial if states else 0
-        records = [row.record() for row in opened.rows if row.kind != "state"]
-        acknowledged = marked.acknowledged if marked else 0
-        for row in opened.rows:
-            if row.kind != "state":
-                self.books.enter(row.serial, row.kind, row.size, row.moment())
-                if row.serial <= acknowledged:
-                    self.books.acknowledge(row.serial)
+        Raises:
+            EdgedError: another process has them open.
+        """
+        rows = self._open_files()
+        marked = self._mark.state if self._mark else None
+        self._salt = new_salt(rows, marked)
+        self._run = 1 + max([marked.run if marked else 0, *(row.run for row in rows)])
+        kept = [row for row in rows if row.kind != "state"]
+        for row in kept:
+            self.books.enter(row.serial, cast(Kind, row.kind), row.size, row.moment())
+            if marked and row.serial <= marked.acknowledged:
+                self.books.acknowledge(row.serial)
         waiting = self.books.waiting()
-        gone = set(self.books.due(self._clock.now(), self._bounds.keep_results_seconds))
-        self._removals |= gone
-        self.problem = None
-        self._commit([])
+        now = self._clock.now()
+        over = set(self.books.due(now, self._bounds.keep_results_seconds))
+        self._removals |= over
+        self._remove_at, self._scrub_at = now.boottime + REMOVAL_SECONDS, now.boottime + SCRUB_SECONDS
+        if self._store is None:
+            self._fail(self._fault or OSError("it can't be opened"), [])
+        else:
+            self._commit([])
+        records = [row.record() for row in kept if row.serial not in over]
         return Recovered(
-            asks=[r for r in records if r.kind == "ask"],
-            answers=[r for r in records if r.kind == "answer" and r.serial not in gone],
+            asks=[record for record in records if record.kind == "ask"],
+            answers=[record for record in records if record.kind == "answer"],
             unacknowledged=waiting,
-            events=[r for r in records if r.kind == "event" and r.serial in waiting],
+            events=[record for record in records if record.kind == "event"],
             losses=list(self.losses),
             salt=self._salt,
             run=self._run,
         )
 
-    def _round(self, inbox: Inbox) -> None:
+    def round(self, inbox: Inbox) -> None:
+        """Do what was handed over and what is due."""
         for serial in inbox.acknowledged:
             self.books.acknowledge(serial)
         self._removals.update(inbox.forgotten)
-        now = time.monotonic()
-        if now >= self._remove_at or inbox.settle:
-            self._remove_at = now + REMOVAL_SECONDS
-            self._removals.update(self.books.due(self._clock.now(), self._bounds.keep_results_seconds))
-        writes = self._unwritten + inbox.writes
+        self._find_what_is_due(at_once=bool(inbox.settle))
+        groups = _groups([*self._unwritten, *inbox.writes])
+        if not groups and (self._removals if self.problem is None else time.monotonic() >= self._retry_at):
+            groups = [[]]
         self._unwritten = []
-        if writes or (self._removals and (inbox.settle or now >= self._retry_at)):
-            self._commit(writes)
+        failure: Exception | None = None
+        for group in groups:
+            failure = self._commit(group, failure)
         self._write_mark()
-        if self._store is not None and self._store.wal_bytes > WAL_BYTES:
-            self._store.checkpoint()
+        self._tend(at_once=bool(inbox.settle))
         for done in inbox.settle:
-            if self._store is not None:
-                self._store.checkpoint(truncate=True)
             done(0)
 
-    def _commit(self, writes: list[Write]) -> None:
-        """Write everything in one transaction and tell who waits."""
-        assert self._store is not None
-        refused: list[tuple[Write, EdgedError]] = []
-        accepted: list[Write] = []
+    def survive(self, error: Exception, inbox: Inbox) -> None:
+        """Go on after an error that nobody foresaw: refuse the requests, keep the rest to try it again."""
+        settled = {id(write) for write in self._unwritten}
+        self._fail(error, [w for w in inbox.writes if id(w) not in settled and not w.written])
+        for done in inbox.settle:
+            done(refusal(error, self._directory))
+
+    def seconds_to_wait(self) -> float | None:
+        """Return how long nothing is due; None: until something comes."""
+        if self.problem is not None:
+            return max(0.0, self._retry_at - time.monotonic())
+        at_rest = not (self.books.answers or self.books.outbox or self._unscrubbed)
+        return None if at_rest else REST_SECONDS
+
+    def close(self) -> None:
+        """Write what can be written, and close the files."""
+        if self._unwritten:
+            self._commit(self._unwritten)
+        if self._unwritten:
+            _log.error("the journal could not be written to the end", unwritten=len(self._unwritten))
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        if self._mark is not None:
+            with contextlib.suppress(OSError):
+                self._mark.sync()
+            self._mark.close()
+
+    def _find_what_is_due(self, *, at_once: bool) -> None:
+        now = self._clock.now()
+        if now.boottime >= self._remove_at or at_once:
+            self._remove_at = now.boottime + REMOVAL_SECONDS
+            due = self.books.due(now, self._bounds.keep_results_seconds)
+            self._removals.update(set(due) - {write.serial for write in self._unwritten})
+
+    def _commit(self, writes: list[Write], failure: Exception | None = None) -> Exception | None:
+        """Write everything in one transaction and tell who waits; return why not, if it fails.
+
+        Args:
+            writes: the records.
+            failure: of the transaction before, in which case this one is not tried.
+        """
+        numbered = self._numbered(writes)
+        if writes and not numbered and not self._removals:
+            return failure
+        writes = numbered
+        try:
+            if failure is not None:
+                raise failure
+            self._transact(self._ready_store(), writes)
+        except Exception as error:
+            self._fail(error, writes)
+            return error
+        self._succeed()
+        for write in writes:
+            write.written = True
+            if write.kind == "ask":
+                self.books.enter(write.serial, write.kind, write.size, write.stamp)
+            write.done(write.serial)
+        return None
+
+    def _numbered(self, writes: list[Write]) -> list[Write]:
+        """Give serials to those that have none yet; refuse requests for which there is no room."""
+        numbered = []
+        asks = self.books.asks
         for write in writes:
             if not write.serial:
+                if write.kind == "ask":
+                    asks += 1
+                    refused = self._no_room_for(write, asks)
+                    if refused is not None:
+                        write.done(refused)
+                        continue
+                self._number(write)
+            numbered.append(write)
+        for drop in self.books.bound(self._bounds.outbox_max_bytes):
+            _log.warning("the outbox is full", reason=drop.reason)
+            self._on_drop(drop)
+        return numbered
+
+    def _number(self, write: Write) -> None:
+        self._serial += 1
+        write.serial = self._serial
+        if write.kind != "ask":  # it is kept from now on, in memory if need be
+            self.books.enter(write.serial, write.kind, write.size, write.stamp)
+
+    def _no_room_for(self, write: Write, asks: int) -> EdgedError | None:
+        if self._store is None:
+            return None  # whether it can be written at all comes first
+        log = max(WAL_BYTES, self._store.log_bytes)
+        used = self._store.bytes_used + log + (asks - 1) * RESERVED_BYTES
+        needed = write.size + RESERVED_BYTES
+        bound = self._bounds.max_bytes
+        return no_room(used, needed, bound) if used + needed > bound else None
+
+    def _transact(self, store: Store, writes: list[Write]) -> None:
+        removals = self._removals | {write.replaces for write in writes if write.replaces is not None}
+        # The newest row has the census of all: where none of these is the newest, the journal adds its own.
+        own = not writes or writes[-1].serial < store.highest
+        states = self._states
+        with store.transaction():
+            store.remove([*removals, *states] if own else removals)
+            for write in writes:
+                store.insert(
+                    write.serial, write.kind, write.key, write.body_hash, write.stamp, self._run, write.body
+                )
+            if own:
                 self._serial += 1
-                write.serial = self._serial
-            accepted.append(write)
-        removals = self._removals | {w.replaces for w in accepted if w.replaces is not None}
-        state_serial = self._state_serial
-        try:
-            with self._store.transaction():
-                self._store.remove(removals)
-                for w in accepted:
-                    self._store.insert(w.serial, w.kind, w.key, w.body_hash, w.stamp, self._run, w.body)
-                if not accepted:
-                    self._store.remove([self._state_serial])
-                    self._serial += 1
-                    state_serial = self._serial
-                    self._store.insert(
-                        state_serial, "state", None, b"", self._clock.now(), self._run, self._salt
-                    )
-        except Exception as error:
-            for w in accepted:
-                w.done(EdgedError(ErrorCode.JOURNAL_FULL, f"the journal can't be written: {error}"))
-            return
-        self._state_serial = state_serial
+                states = [self._serial]
+                store.insert(self._serial, "state", None, b"", self._clock.now(), self._run, self._salt)
+        self._states = states
         self._removals = set()
-        self.commits += 1
+        self._unscrubbed = self._unscrubbed or bool(removals)
         for serial in removals:
             self.books.strike(serial)
-        for w in accepted:
-            self.books.enter(w.serial, w.kind, w.size, w.stamp)
-        self.file_bytes = self._store.file_bytes()
+        self.commits += 1
+        self.file_bytes = store.file_bytes()
         self._write_mark()
-        for w in accepted:
-            w.done(w.serial)
-        for drop in self.books.bound(self._bounds.outbox_max_bytes):
-            self._on_drop(drop)
+
+    def _succeed(self) -> None:
+        if self.problem is not None:
+            _log.info("the journal can be written again")
+        self.problem, self._failures = None, 0
+
+    def _fail(self, error: Exception, writes: list[Write]) -> None:
+        """Refuse requests, and keep the rest until it can be written."""
+        if isinstance(error, (sqlite3.Error, OSError, DamagedError, EdgedError)):
+            if self.problem is None:
+                _log.error("the journal can't be written", reason=describe(error, self._directory))
+        else:
+            _log.exception("the journal met an unexpected error")
+        self.problem = describe(error, self._directory)
+        self._retry_at = time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
+        self._failures += 1
+        if self._store is not None and not is_full(error):
+            self._store.close()  # to be opened anew, and mended if it is damaged
+            self._store = None
+        for write in writes:
+            if write.kind == "ask":
+                write.done(refusal(error, self._directory))
+            else:
+                if not write.serial:
+                    self._number(write)
+                self._unwritten.append(write)
+                write.done(write.serial)
+
+    def _ready_store(self) -> Store:
+        """Return the store, opened anew after a failure.
+
+        Raises:
+            EdgedError: another process has it.
+            OSError: it can't be opened.
+            sqlite3.Error: likewise.
+        """
+        if self._store is None:
+            self._open_files()
+        if self._store is None:
+            raise self._fault or OSError("the journal can't be opened")
+        return self._store
+
+    def _open_files(self) -> list[Row]:
+        """Open mark and database; return the rows."""
+        self._fault = None
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            if self._mark is None:
+                self._mark = Mark(self._directory / MARK)
+        except OSError as error:
+            _log.warning("the journal's mark can't be opened", reason=str(error))
+        marked = self._mark.state if self._mark else None
+        opened = open_store(self._directory / DATABASE, marked, self._clock, self._serial)
+        self._store, self._fault = opened.store, opened.fault
+        self.losses += [loss for loss in opened.losses if loss not in self.losses]
+        self._states = [row.serial for row in opened.rows if row.kind == "state"]
+        serials = [row.serial for row in opened.rows]
+        self._serial = max([self._serial, marked.highest if marked else 0, *serials])
+        return opened.rows
 
     def _write_mark(self) -> None:
         if self._mark is None or self._store is None:
             return
         highest = self._store.highest
-        self._mark.write(MarkState(highest, self.books.low_water(highest), self._run, self._salt))
-
-    def _seconds_to_wait(self) -> float:
-        return max(0.0, self._remove_at - time.monotonic())
-
-    def _survive(self, error: Exception, inbox: Inbox) -> None:
-        _log.exception("the journal met an unexpected error")
-        self.problem = f"an unexpected error: {error!r}"
-        for write in inbox.writes:
-            write.done(EdgedError(ErrorCode.INTERNAL, "the journal failed unexpectedly; the log says more"))
-
-    def _close(self) -> None:
-        if self._store is not None:
-            self._store.checkpoint(truncate=True)
-            self._store.close()
-        if self._mark is not None:
-            self._mark.sync()
+        state = MarkState(highest, self.books.floor, self.books.low_water(highest), self._run, self._salt)
+        try:
+            self._mark.write(state)
+        except OSError as error:
+            _log.warning("the journal's mark can't be written", reason=str(error))
             self._mark.close()
+            self._mark = None
+
+    def _tend(self, *, at_once: bool) -> None:
+        """Keep log and mark in shape; nobody waits for this."""
+        store, now, boottime = self._store, time.monotonic(), self._clock.now().boottime
+        if store is None:
+            return
+        try:
+            store.tend()
+            empty = not (self.books.asks or self.books.answers or self.books.outbox)
+            if self._unscrubbed and (empty or at_once or boottime >= self._scrub_at):
+                store.scrub()
+                self._unscrubbed = False
+                self._scrub_at = boottime + SCRUB_SECONDS
+            if self._mark is not None and now >= self._mark_at:
+                self._mark.sync()
+                self._mark_at = now + MARK_SECONDS
+        except (sqlite3.Error, OSError) as error:
+            if not is_full(error):  # otherwise it is told when something can't be kept
+                self._fail(error, [])
+
+
+def _groups(writes: Iterable[Write]) -> list[list[Write]]:
+    """Cut a long line of writes into transactions of bounded size."""
+    groups: list[list[Write]] = []
+    size = GROUP_BYTES
+    for write in writes:
+        if size + write.size > GROUP_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(write)
+        size += write.size
+    return groups

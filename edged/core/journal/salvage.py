@@ -1,0 +1,127 @@
+"""What can still be had from a damaged journal, and the serials among which something is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edged.core.journal.census import Census
+from edged.core.journal.mark import MarkState
+from edged.core.journal.pages import rows_of
+from edged.core.journal.records import Loss, Row
+from edged.core.journal.store import PAGE_BYTES
+from edged.core.journal.wal import committed_pages, page_bytes_of
+
+RANGES = 16  # most losses that are named; nearer ones are joined
+
+
+@dataclass
+class Salvage:
+    """What was found.
+
+    Attributes:
+        rows: the readable ones that still count, oldest first.
+        losses: where others may be missing.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+
+
+def salvage(path: Path, log: bytes, mark: MarkState | None, reason: str) -> Salvage:
+    """Read what is left of a journal; nothing is written.
+
+    Args:
+        path: the database; it may be missing.
+        log: its write-ahead log, as it was before SQLite could touch it.
+        mark: what the mark says; None without one.
+        reason: why the journal counts as damaged.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    found: dict[int, Row] = {}
+    covered: list[tuple[int, int]] = []
+    for page in _pages_of_rows(path, log):
+        whole = [row for row in page if row is not None]
+        found.update((row.serial, row) for row in whole)
+        if whole and len(whole) == len(page):
+            serials = [row.serial for row in whole]
+            covered.append((min(serials), max(serials)))
+    rows = [found[serial] for serial in sorted(found)]
+    losses = _losses(rows, covered, mark, reason)
+    return Salvage(_current(rows), losses)
+
+
+def _pages_of_rows(path: Path, log: bytes) -> Iterator[list[Row | None]]:
+    with contextlib.ExitStack() as stack:
+        data: mmap.mmap | bytes = b""
+        with contextlib.suppress(FileNotFoundError):
+            file = stack.enter_context(path.open("rb"))
+            if path.stat().st_size:
+                data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        for page_bytes in _page_sizes(data[:100], log):
+            newer = committed_pages(log, page_bytes)
+
+            def fetch(number: int, size: int = page_bytes, newer: dict[int, bytes] = newer) -> bytes:
+                page = newer.get(number) or data[(number - 1) * size : number * size] if number else b""
+                return page and page.ljust(size, b"\0")  # the last one may be cut
+
+            for number in range(2, max([-(-len(data) // page_bytes), *newer]) + 1):
+                rows = list(rows_of(fetch(number), fetch))
+                if rows:
+                    yield rows
+
+
+def _page_sizes(header: bytes, log: bytes) -> set[int]:
+    """Return the sizes that pages may have: both places that tell it can be damaged."""
+    told = {int.from_bytes(header[16:18], "big"), page_bytes_of(log), PAGE_BYTES}
+    return {size for size in told if 512 <= size <= 32768 and size & (size - 1) == 0}
+
+
+def _current(rows: list[Row]) -> list[Row]:
+    """Leave out requests whose answer is there: an old page told of them."""
+    answered = {(row.way, row.client, row.id): row.serial for row in rows if row.kind == "answer"}
+    return [
+        row
+        for row in rows
+        if row.kind != "ask" or answered.get((row.way, row.client, row.id), 0) < row.serial
+    ]
+
+
+def _losses(
+    rows: list[Row], covered: list[tuple[int, int]], mark: MarkState | None, reason: str
+) -> list[Loss]:
+    """Name the ranges in which rows may be missing."""
+    census = Census.unpack(rows[-1].census) if rows else Census(0, 0, 0)
+    last = rows[-1].serial if rows else 0
+    losses = []
+    if rows and Census.of(row.serial for row in rows) != census:
+        gaps = _gaps([*covered, *((row.serial, row.serial) for row in rows)], census.floor, last)
+        losses = [Loss(first, end, reason) for first, end in _joined(gaps)]
+    if mark is not None and mark.highest > last and mark.floor:
+        losses.append(Loss(max(last + 1, mark.floor), mark.highest, reason))
+    return losses
+
+
+def _gaps(covered: list[tuple[int, int]], first: int, last: int) -> list[tuple[int, int]]:
+    """Return the ranges from `first` to `last` that nothing covers."""
+    gaps = []
+    for begin, end in sorted(covered):
+        if begin > first:
+            gaps.append((first, begin - 1))
+        first = max(first, end + 1)
+    if first <= last:
+        gaps.append((first, last))
+    return gaps
+
+
+def _joined(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join the gaps that are nearest to each other until there are few."""
+    while len(gaps) > RANGES:
+        nearest = min(range(1, len(gaps)), key=lambda i: gaps[i][0] - gaps[i - 1][1])
+        gaps[nearest - 1 : nearest + 1] = [(gaps[nearest - 1][0], gaps[nearest][1])]
+    return gaps

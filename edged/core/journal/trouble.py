@@ -1,0 +1,72 @@
+"""Why the journal can't be written: in words, with figures, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+from edged.errors import EdgedError, ErrorCode
+
+RETRY_AFTER_SECONDS = 5.0
+
+
+def is_full(error: Exception) -> bool:
+    """Say whether the disk is full, or the file may not grow: the file itself is as it should be."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def describe(error: Exception, directory: Path) -> str:
+    """Return what is wrong and what to do, for status, log and requesters."""
+    if is_full(error):
+        return f"the journal can't be written: no room is left{_free(directory)}; free some under {directory}"
+    if _code(error) == sqlite3.SQLITE_READONLY or _errno(error) in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return (
+            f"the journal can't be written: {directory} is read-only; "
+            "make it writable for edged, and check the card if it was so before"
+        )
+    if isinstance(error, EdgedError):
+        return error.message
+    if isinstance(error, (sqlite3.Error, OSError)):
+        return (
+            f"the journal can't be written: {error}{_free(directory)}; check the disk that holds {directory}"
+        )
+    return f"the journal met an unexpected error ({error!r}); the log says more"
+
+
+def refusal(error: Exception, directory: Path) -> EdgedError:
+    """Return what a requester is told whose request can't be kept."""
+    expected = isinstance(error, (sqlite3.Error, OSError, EdgedError))
+    code = ErrorCode.JOURNAL_FULL if expected else ErrorCode.INTERNAL
+    return EdgedError(code, describe(error, directory), retry_after_s=RETRY_AFTER_SECONDS)
+
+
+def no_room(used: int, needed: int, bound: int) -> EdgedError:
+    """Return what a requester is told when the journal is as large as it may be."""
+    return EdgedError(
+        ErrorCode.JOURNAL_FULL,
+        f"the journal uses {used:,} B of its {bound:,} B (journal.max_bytes), and this request needs "
+        f"{needed:,} B: ask again when kept answers have gone, raise journal.max_bytes or lower "
+        "journal.keep_results_seconds",
+        retry_after_s=RETRY_AFTER_SECONDS,
+    )
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _errno(error: Exception) -> int:
+    return (error.errno or 0) if isinstance(error, OSError) else 0
+
+
+def _free(directory: Path) -> str:
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return ""
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    return f" ({free:,} B of {total:,} B are free)"
