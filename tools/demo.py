@@ -1,4 +1,4 @@
-"""Show edged at work: fetch the model, start the daemon, ask it, look at its status, stop it.
+"""Show edged at work: fetch the model, start the daemon, ask it both ways, look at its status, stop it.
 
 It runs what a person would type, without root: the model and the log stay in .demo, the socket lies in
 the user's runtime directory while the demo runs. What fails ends it with the daemon's log.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,8 @@ LOG = HOME / "edged.log"
 PROGRAMS = Path(sys.executable).parent
 MODEL = "smollm2-135m-instruct-q4_1"
 QUESTION = "In one sentence: why is the sky blue?"
+DEVICE = "demo"
+BROKER_SECONDS = 10
 READY_SECONDS = 180
 STOP_SECONDS = 30
 
@@ -52,33 +56,80 @@ def main() -> int:
 
 def demonstrate(runtime: Path) -> None:
     """Go through the steps, with a configuration of the demo's own."""
-    config = runtime / "edged.toml"
-    config.write_text(
-        f"state_dir = {json.dumps(str(HOME / 'state'))}\nruntime_dir = {json.dumps(str(runtime))}\n"
-        f"[model]\nname = {json.dumps(MODEL)}\n"
-    )
-    # Settings of the person's own daemon have no say here.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
-    environment["EDGED_CONFIG"] = str(config)
-    environment["PATH"] = f"{PROGRAMS}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    LOG.unlink(missing_ok=True)
+    with broker(runtime) as url:
+        config = runtime / "edged.toml"
+        config.write_text(
+            f"device_id = {json.dumps(DEVICE)}\n"
+            f"state_dir = {json.dumps(str(HOME / 'state'))}\nruntime_dir = {json.dumps(str(runtime))}\n"
+            f"[model]\nname = {json.dumps(MODEL)}\n[mqtt]\nurl = {json.dumps(url)}\n"
+        )
+        # Settings of the person's own daemon have no say here.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+        environment["EDGED_CONFIG"] = str(config)
+        environment["PATH"] = f"{PROGRAMS}{os.pathsep}{environment.get('PATH', os.defpath)}"
+        LOG.unlink(missing_ok=True)
 
-    run(environment, "edgectl", "model", "fetch", MODEL)
-    with daemon(environment) as process:
-        wait_until_ready(process, environment)
-        run(environment, "edgectl", "ask", QUESTION)
-        run(environment, "edgectl", "status")
-        print("\n$ kill -TERM", process.pid, flush=True)
-        process.terminate()
-        try:
-            code = process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise DemoError(f"edged did not stop within {STOP_SECONDS} s") from None
-        if code != 0:
-            raise DemoError(f"edged ended with status {code} instead of 0")
+        run(environment, "edgectl", "model", "fetch", MODEL)
+        with daemon(environment) as process:
+            wait_until_ready(process, environment)
+            run(environment, "edgectl", "ask", QUESTION)
+            if url:
+                run(environment, "edgectl", "mqtt", "ask", "--device", DEVICE, QUESTION)
+            else:
+                print("\nThe MQTT way is not shown: there is no mosquitto (apt-get install mosquitto).")
+            run(environment, "edgectl", "status")
+            print("\n$ kill -TERM", process.pid, flush=True)
+            process.terminate()
+            try:
+                code = process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise DemoError(f"edged did not stop within {STOP_SECONDS} s") from None
+            if code != 0:
+                raise DemoError(f"edged ended with status {code} instead of 0")
     if (runtime / "edged.sock").exists():
         raise DemoError("edged left its socket behind")
     print(f"edged stopped cleanly. Its model and log are in {HOME}; `make demo` starts at once now.")
+
+
+@contextmanager
+def broker(runtime: Path) -> Iterator[str]:
+    """Run a mosquitto for this machine alone and give its URL; empty where there is none."""
+    # Debian keeps daemons out of an ordinary user's PATH.
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is None:
+        yield ""
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = runtime / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    print("\n$ mosquitto -c", config, "&", flush=True)
+    process = subprocess.Popen(
+        [program, "-c", config],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until_listening(process, port)
+        yield f"mqtt://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(BROKER_SECONDS)
+
+
+def wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+    """Try the broker's port until somebody is there."""
+    deadline = time.monotonic() + BROKER_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise DemoError(f"mosquitto did not listen on port {port} within {BROKER_SECONDS} s")
 
 
 def run(environment: dict[str, str], *command: str) -> None:

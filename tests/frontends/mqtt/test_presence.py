@@ -1,0 +1,155 @@
+"""What the device says of itself stays true, whoever else speaks on its topics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edged.frontends.mqtt import presence
+from edged.frontends.mqtt.link import Link
+from edged.frontends.mqtt.message import Message
+from edged.frontends.mqtt.presence import DUPLICATE_ID, Presence
+from edged.frontends.mqtt.topics import Topics
+from tests.frontends.mqtt.bench import BASE, Bench, daemon
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with daemon(tmp_path) as bench:
+        yield bench
+
+
+class Device:
+    """The presence of one device whose connections are made by hand."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.line = bench.line
+        self.line.connection = None
+        self.core = bench.core
+        self.presence = Presence(
+            core=bench.core,
+            link=cast(Link, bench.line),
+            topics=Topics("edged", "d"),
+            clock=bench.core.clock,
+            table=lambda: bench.core.settings.mqtt,
+            link_status=dict,
+        )
+
+    def connect(self, session: str) -> dict[str, Any]:
+        """Connect under a session id; return the will that the broker holds."""
+        will = self.presence.will(session)
+        assert (will.topic, will.retain, will.qos) == (BASE + "status", True, 1)
+        self.line.connection = SimpleNamespace(session=session, protocol="5", maximum_packet_size=None)
+        self.presence.connected()
+        return cast(dict[str, Any], json.loads(will.payload))
+
+    def hear(self, *, retain: bool = False, **fields: Any) -> bool:
+        return self.presence.heard(Message(BASE + "status", json.dumps(fields).encode(), retain=retain))
+
+    def said(self, level: str) -> list[dict[str, Any]]:
+        """Return what was said on a topic; empty payloads are left out."""
+        return [json.loads(p.payload) for p in self.line.sent if p.topic == BASE + level and p.payload]
+
+
+@pytest.fixture
+def device(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Device:
+    monkeypatch.setattr(presence, "CHECK_SECONDS", 0.0)
+    # The status asks the engine's plan for more than the fake one has.
+    monkeypatch.setattr("edged.core.status.model", lambda core: None)
+    monkeypatch.setattr("edged.core.status._engine", lambda engine: {"library": "x", "restarts": 0})
+    monkeypatch.setattr("edged.core.status._resident", lambda pid: None)
+    bench.core.engine.supervisor.pid = None
+    return Device(bench)
+
+
+async def test_a_connection_says_status_info_health_and_its_will_has_its_session(device: Device) -> None:
+    will = device.connect("s1")
+    assert (will["state"], will["phase"], will["session"]) == ("offline", "lost", "s1")
+    [status] = device.said("status")
+    assert (status["state"], status["phase"], status["session"]) == ("online", "ready", "s1")
+    assert (status["v"], status["device_id"], status["clock_synchronised"] in (True, False)) == (1, "d", True)
+    assert len(device.said("info")) == len(device.said("health")) == 1
+    assert all(p.retain for p in device.line.sent)
+
+
+async def test_old_alarms_are_cleared_at_start_and_only_then(device: Device) -> None:
+    device.connect("s1")
+    device.connect("s2")
+    cleared = [p for p in device.line.sent if p.topic == f"{BASE}alarm/{DUPLICATE_ID}"]
+    assert [(p.payload, p.retain) for p in cleared] == [(b"", True)]
+
+
+async def test_status_follows_the_phase(device: Device) -> None:
+    device.connect("s1")
+    device.presence.refresh()
+    assert len(device.said("status")) == 1
+    device.core.stopping = True
+    device.presence.refresh()
+    assert [status["phase"] for status in device.said("status")] == ["ready", "stopping"]
+
+
+async def test_the_late_will_of_an_own_connection_is_said_over(device: Device) -> None:
+    device.connect("s1")
+    device.connect("s2")
+    assert not device.hear(state="online", session="s2")
+    assert not device.hear(state="offline", session="s1")
+    device.presence.refresh()
+    device.presence.refresh()
+    assert [(s["state"], s["session"]) for s in device.said("status")] == [
+        ("online", "s1"),
+        ("online", "s2"),
+        ("online", "s2"),
+    ]
+
+
+async def test_another_device_of_the_same_id_is_noticed(device: Device) -> None:
+    device.connect("s1")
+    assert not device.hear(state="online", session="s1")
+    assert device.hear(state="online", session="foreign")
+
+
+async def test_what_was_said_before_the_own_birth_is_no_other_device(device: Device) -> None:
+    """The echo of an earlier daemon of this device may have waited at the broker."""
+    device.connect("s1")
+    assert not device.hear(state="online", session="of an earlier daemon")
+    assert not device.hear(state="online", session="s1")
+    assert not device.hear(state="online", session="kept by the broker", retain=True)
+    assert not device.hear(state="offline", session="of an earlier daemon")
+
+
+async def test_nonsense_on_the_own_status_topic_is_said_over(device: Device) -> None:
+    device.connect("s1")
+    device.hear(state="online", session="s1")
+    assert not device.presence.heard(Message(BASE + "status", b"\xff"))
+    device.presence.refresh()
+    assert len(device.said("status")) == 2
+
+
+async def test_an_alarm_is_told_on_each_connection_and_cleared_in_time(
+    device: Device, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.connect("s1")
+    device.presence.alarm(DUPLICATE_ID)
+    device.presence.alarm(DUPLICATE_ID)
+    assert [event.type for event in bench.events] == [DUPLICATE_ID]
+    device.connect("s2")
+    alarms = device.said(f"alarm/{DUPLICATE_ID}")
+    assert [(alarm["type"], alarm["device_id"]) for alarm in alarms] == [(DUPLICATE_ID, "d")] * 2
+    monkeypatch.setattr(presence, "CLEAR_SECONDS", -1.0)
+    device.presence.refresh()
+    topic = f"{BASE}alarm/{DUPLICATE_ID}"
+    assert [p.payload for p in device.line.sent if p.topic == topic][-1] == b""
+
+
+async def test_the_last_word_is_stopped(device: Device) -> None:
+    assert device.presence.farewell() is None
+    device.connect("s1")
+    farewell = device.presence.farewell()
+    assert farewell is not None
+    fields = json.loads(farewell.payload)
+    assert (fields["state"], fields["phase"], fields["session"]) == ("offline", "stopped", "s1")
