@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,6 +129,20 @@ def test_model_unload(edgectl: Run, daemon: SmallDaemon) -> None:
     result = edgectl("model", "unload")
 
     assert result.stdout == b"unloaded: 210.0 MB are free; the next request loads it again\n"
+
+
+def test_a_model_that_is_unloaded_is_not_listed_as_loaded(
+    edgectl: Run, daemon: SmallDaemon, tmp_path: Path
+) -> None:
+    states = []
+    for engine_state in ("ready", "unloaded"):
+        daemon.status["engine"]["state"] = engine_state
+        [model, *_] = json.loads(
+            edgectl("model", "list", "--json", EDGED_STATE_DIR=str(tmp_path)).stdout.decode()
+        )
+        states.append(model["loaded"])
+
+    assert states == [True, False]
 
 
 def test_help_names_the_daemons_commands(edgectl: Run) -> None:
