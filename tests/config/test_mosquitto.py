@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from tests.config.conftest import Site, set_up
 from tests.config.peers import NO_SUBSCRIBERS, NOT_AUTHORISED, PATIENCE_SECONDS, SUCCESS, Peer, RefusedError
+from tests.config.site import Site, set_up
 
 Connect = Callable[..., Peer]
 V3 = MQTTProtocolVersion.MQTTv311

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.conftest import SHIPPED, Site, set_up
 from tests.config.peers import Peer, RefusedError
+from tests.config.site import SHIPPED, Site, set_up
 
 
 def contents(directory: Path) -> dict[Path, bytes]:
