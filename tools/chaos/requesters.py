@@ -21,6 +21,7 @@ from tools.chaos.prompts import Prompt
 
 POLL_SECONDS = 0.02
 SESSION_SECONDS = 3600
+STATUS = f"{ROOT}/v1/{DEVICE}/status"
 
 
 class Requester:
@@ -35,7 +36,8 @@ class Requester:
     """
 
     def __init__(self, name: str, port: int, ledger: Ledger, *, is_v5: bool, keepalive_seconds: int) -> None:
-        self.listens = False
+        self._subscribed_to = False
+        self._device_seen = False
         self._name = name
         self._port = port
         self._ledger = ledger
@@ -54,6 +56,11 @@ class Requester:
         self._client.on_disconnect = self._disconnected
         self._client.on_subscribe = self._subscribed
         self._client.on_message = self._heard
+
+    @property
+    def may_ask(self) -> bool:
+        """Say whether its answers would come: it listens, and so has the device for once."""
+        return self._subscribed_to and self._device_seen
 
     def start(self) -> None:
         """Connect; returns at once, and what fails is tried again."""
@@ -95,15 +102,18 @@ class Requester:
         if self._connections > 1:
             self._ledger.count("reconnects")
         own = f"{ROOT}/v1/{DEVICE}/reply/{self._name}/#"
-        client.subscribe([(own, 1), (f"{ROOT}/reply/{self._name}/#", 1)])
+        client.subscribe([(own, 1), (f"{ROOT}/reply/{self._name}/#", 1), (STATUS, 1)])
 
     def _subscribed(self, *_: Any) -> None:
-        self.listens = True
+        self._subscribed_to = True
 
     def _disconnected(self, *_: Any) -> None:
-        self.listens = False
+        self._subscribed_to = False
 
     def _heard(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        if message.topic == STATUS:
+            self._device_seen = self._device_seen or b'"online"' in message.payload
+            return
         correlation = getattr(message.properties, "CorrelationData", None)
         if self._is_v5 and correlation is None:
             correlation = b""
@@ -165,7 +175,7 @@ class Requesters:
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             for name, client in self._clients.items():
-                if client.listens:
+                if client.may_ask:
                     self._ask_new(name, client)
                     self._ask_again(name, client)
 

@@ -176,6 +176,7 @@ def _count(
         "asks": sum(len(account.asked) for account in accounts),
         "repeats": repeats,
         "requester_reconnects": ledger.counts["reconnects"],
+        "daemon_connections": events["connected with the broker"],
         "frames": len(frames),
         "duplicate_frames": len(frames) - len(distinct),
         "holed": holed,
