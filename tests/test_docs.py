@@ -13,18 +13,22 @@ import pytest
 from edged import protocol
 from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http.openai_errors import http_error
+from edged.frontends.mqtt.presence import ALARMS
+from edged.frontends.mqtt.topics import Topics
 from edged.protocol import Frame, Message, Request, Timings, Usage
+from edged.settings.mqtt import Command
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+MQTT = (ROOT / "docs" / "mqtt.md").read_text()
 ADR = ROOT / "docs" / "adr"
 DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-def table(head: str) -> list[list[str]]:
+def table(head: str, page: str = PROTOCOL) -> list[list[str]]:
     """Return the rows of the table whose header's first cell is `head`, cell by cell."""
-    _, _, after = PROTOCOL.partition(f"\n| {head} |")
-    assert after, f"docs/protocol.md has no table of {head}"
+    _, _, after = page.partition(f"\n| {head} |")
+    assert after, f"the page has no table of {head}"
     lines = after.split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -76,6 +80,41 @@ def test_the_parts_of_done_are_documented(part: type[Usage | Timings]) -> None:
 def test_every_error_code_is_documented_with_its_http_status() -> None:
     documented = {code_spans(row[0])[0]: int(row[1]) for row in table("code")}
     assert documented == {code.value: http_error(EdgedError(code, "")).status for code in ErrorCode}
+
+
+def test_every_topic_is_documented_with_its_direction() -> None:
+    topics = Topics("edged", "d")
+    base = "edged/v1/d/"
+    documented = {code_spans(row[0])[0]: row[1] for row in table("topic", MQTT)}
+    out = [
+        topics.status,
+        topics.info,
+        topics.health,
+        topics.last_answer,
+        topics.event("<type>"),
+        topics.alarm("<type>"),
+        topics.reply("<client>", "<id>"),
+        topics.result("<name>"),
+    ]
+    assert {name for name, way in documented.items() if way == "out"} == {
+        topic.removeprefix(base) for topic in out
+    }
+    heard = {topic.removeprefix(base).replace("+", "…") for topic in topics.subscriptions(open_ask=True)}
+    of_in = {re.sub("<[a-z]+>", "…", name) for name, way in documented.items() if way == "in"}
+    assert of_in | {"status", "ask/…/…"} == heard
+    for name in (name for name, way in documented.items() if way == "in"):
+        assert topics.read(base + re.sub("[<>]", "", name)) is not None
+
+
+def test_every_event_is_documented() -> None:
+    sources = "".join(path.read_text() for path in ROOT.glob("edged/**/*.py"))
+    emitted = set(re.findall(r"""events\.emit\(\s*"([a-z_]+)\"""", sources)) | set(ALARMS)
+    assert {code_spans(row[0])[0] for row in table("type", MQTT)} == emitted
+
+
+def test_every_command_is_documented() -> None:
+    [names] = re.findall(r"lists those that are obeyed: ([a-z_,\s]+)\.", MQTT)
+    assert re.split(r",\s+", names) == list(typing.get_args(Command))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
