@@ -49,19 +49,31 @@ class Events:
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
 
-    def emit(self, type: str, **data: Any) -> None:
-        """Tell that something happened."""
+    def emit(self, type: str, *, limited: bool = True, **data: Any) -> None:
+        """Tell that something happened.
+
+        Args:
+            type: its name.
+            limited: whether a burst of it is held back; False where each one counts and they can't be many.
+            data: the facts.
+        """
         _log.info("event", type=type, **data)
+        if limited and not self._may_tell(type, data):
+            return
+        for listener in self.listeners:
+            listener(Event(type, data))
+
+    def _may_tell(self, type: str, data: dict[str, Any]) -> bool:
+        """Say whether there is room for one more of that type; its facts then count those held back."""
         now = self._clock()
         bucket = self._buckets.setdefault(type, _Bucket(BURST, now))
         bucket.tokens = min(BURST, bucket.tokens + (now - bucket.filled) / REFILL_SECONDS)
         bucket.filled = now
         if bucket.tokens < 1:
             bucket.suppressed += 1
-            return
+            return False
         bucket.tokens -= 1
         if bucket.suppressed:
             data["suppressed"] = bucket.suppressed
             bucket.suppressed = 0
-        for listener in self.listeners:
-            listener(Event(type, data))
+        return True

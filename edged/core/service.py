@@ -18,6 +18,7 @@ from edged.core import status
 from edged.core.admission import answer_tokens, check_size
 from edged.core.durable import Ask, Durable, Envelope, Unsent
 from edged.core.events import Events
+from edged.core.journal import Loss
 from edged.core.queue import FairQueue
 from edged.core.registry import Registry
 from edged.core.sessions import Session, SessionKey, Sessions, conversation
@@ -101,6 +102,7 @@ class Core:
         self.stopping = False
         self.unsent: list[Unsent] = []
         self._asks: list[Ask] = []
+        self._losses: list[Loss] = []
         self._resumed: dict[Ticket, Ask] = {}
         self._model_key = ""
         self._engine_was: tuple[str, str | None] = ("starting", None)
@@ -222,14 +224,23 @@ class Core:
             self._registry.add(ticket)
             self._registry.keep(ticket, ended_before)
         self._asks, self.unsent = restored.asks, restored.unsent
-        for loss in recovered.losses:
-            self.events.emit(
-                "journal_loss", first_serial=loss.first, last_serial=loss.last, reason=loss.reason
-            )
+        self._losses = recovered.losses
 
     def resume(self) -> list[tuple[Ticket, Envelope]]:
-        """Begin what an earlier daemon accepted and did not answer, as a new attempt; oldest first."""
+        """Begin what an earlier daemon accepted and did not answer, as a new attempt; oldest first.
+
+        What could not be read of its journal is told now, when the frontend listens.
+        """
         assert self.durable is not None
+        losses, self._losses = self._losses, []
+        for loss in losses:
+            self.events.emit(
+                "journal_loss",
+                limited=False,
+                first_serial=loss.first,
+                last_serial=loss.last,
+                reason=loss.reason,
+            )
         asks, self._asks = self._asks, []
         resumed = []
         for ask in asks:

@@ -17,7 +17,7 @@ from edged.clock import Clock
 from edged.core import Core
 from edged.core.durable import Durable
 from edged.core.events import Event
-from edged.core.journal import Journal, RecordKey
+from edged.core.journal import Journal, Loss, RecordKey
 from edged.engine.client import Engine
 from edged.errors import EdgedError, ErrorCode
 from edged.protocol import Accepted, Client, Done, Failed, Request
@@ -309,3 +309,27 @@ async def test_a_body_of_another_version_is_answered_not_dropped(live: Live) -> 
         assert terminals["a"] is None
         assert isinstance(terminals["z"], Failed)
         assert terminals["z"].code is ErrorCode.INTERNAL
+
+
+async def test_a_loss_is_told_when_a_frontend_listens(live: Live, tmp_path: Path) -> None:
+    async with live() as first:
+        serials = [(await first.take(id=f"request-{number}")).serial for number in range(12)]
+    for file in tmp_path.glob("journal.sqlite*"):
+        file.write_bytes(b"nothing that could be read" * 40)
+    async with live() as second:
+        assert second.events == []  # nobody can hear it yet
+        assert second.core.resume() == []
+        told = [event.data for event in second.events if event.type == "journal_loss"]
+        assert {n for data in told for n in range(data["first_serial"], data["last_serial"] + 1)} >= {
+            *serials
+        }
+        second.events.clear()
+        second.core.resume()
+        assert second.events == []
+
+
+async def test_each_of_many_losses_is_told(live: Live) -> None:
+    async with live() as life:
+        life.core._losses = [Loss(2 * n, 2 * n, "damaged") for n in range(1, 17)]
+        life.core.resume()
+        assert [event.data["first_serial"] for event in life.events] == list(range(2, 34, 2))
