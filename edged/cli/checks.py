@@ -160,7 +160,9 @@ def _journal(status: Fields) -> Iterator[Check]:
             yield Check("journal", "warn", says, remedy)
     for loss in journal["losses"]:
         sound = False
-        says = f"records {loss['first']} to {loss['last']} were lost: {loss['reason']}"
+        first, last = loss["first"], loss["last"]
+        lost = f"record {first} was" if first == last else f"records {first} to {last} were"
+        says = f"{lost} lost: {loss['reason']}"
         yield Check(
             "journal", "warn", says, "whoever waits for them asks again; the damaged file lies beside"
         )
@@ -175,8 +177,5 @@ def _clock(status: Fields) -> Iterator[Check]:
     if clock["clock_synchronised"]:
         yield Check("clock", "ok", f"{clock['time']}, synchronised")
         return
-    says = (
-        f"{clock['time']}, not synchronised: TLS to the broker, time stamps and the ttl across a restart"
-        " depend on it"
-    )
+    says = "not synchronised: TLS, time stamps, and ttls across a restart depend on it"
     yield Check("clock", "warn", says, "is NTP reachable? timedatectl set-ntp true")

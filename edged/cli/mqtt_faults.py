@@ -11,6 +11,17 @@ from edged.cli.mqtt_broker import Broker
 _LOGIN = ("authori", "user name", "username", "banned")
 
 
+class _Socket(ssl.SSLSocket):
+    """Closes itself where the handshake fails: paho forgets it then."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def tls_context(broker: Broker) -> ssl.SSLContext:
     """Return the TLS settings for a broker.
 
@@ -20,6 +31,7 @@ def tls_context(broker: Broker) -> ssl.SSLContext:
     name = broker.ca_file
     try:
         context = ssl.create_default_context(cafile=broker.ca_file)
+        context.sslsocket_class = _Socket
         if broker.cert_file:
             name = f"{broker.cert_file} with {broker.key_file}" if broker.key_file else broker.cert_file
             context.load_cert_chain(broker.cert_file, broker.key_file, password=_no_passphrase)
@@ -44,8 +56,9 @@ def unreachable(broker: Broker, error: Exception) -> CommandError:
                 hint = "the URL must have a name that stands in the certificate"
             elif "expired" in error.verify_message or "not yet valid" in error.verify_message:
                 hint = "is this computer's clock right?"
-        case ssl.SSLError():
-            what = f"no TLS with the broker {place}: {(error.reason or str(error)).lower().replace('_', ' ')}"
+        case ssl.SSLError() | ConnectionResetError() if broker.tls:
+            reason = getattr(error, "reason", None) or error.strerror or str(error)
+            what = f"no TLS with the broker {place}: {reason.lower().replace('_', ' ')}"
             hint = "mqtt:// is without TLS and has port 1883, mqtts:// has 8883"
         case socket.gaierror():
             what = f"the broker's name {broker.host} is not known: {error.strerror}"

@@ -47,7 +47,7 @@ def _forget(connection: Connection, broker: Broker, device: str, *, force: bool)
         connection.publish(topic, b"", retain=True)
     if left := _retained(connection, broker, device):
         raise CommandError(
-            f"{len(left)} topics of {device} are still there, such as {min(left)}",
+            f"{min(left)} is still there{f', and {len(left) - 1} more' if len(left) > 1 else ''}",
             Exit.NOT_PERMITTED,
             hint="it is online and published them again, or the broker's access list keeps you from it",
         )

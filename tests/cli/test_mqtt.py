@@ -405,3 +405,19 @@ def test_wrong_usage_sends_nothing(edgectl: Run, broker: Mosquitto, tmp_path: Pa
         assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (2, b"", 1), arguments
         assert says in result.stderr.decode()
         assert b"secret" not in result.stderr
+
+
+def test_a_name_that_nobody_has_is_told_and_waited_for(
+    start: Start, broker: Mosquitto, make_device: MakeDevice
+) -> None:
+    name = f"late-{uuid.uuid4().hex[:8]}"
+    process = start("mqtt", "ask", "--broker", broker.url, "--client", "alice", "--device", name, "x")
+    assert process.stderr
+    assert process.stdout
+
+    assert process.stderr.readline().decode() == (
+        f"edgectl: nobody listens on edged/v1/{name}/ask/alice yet: is the name right?\n"
+    )
+    make_device(id=name)
+    assert process.stdout.read() == b"Hello.\n"
+    assert process.wait(20) == 0
