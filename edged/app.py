@@ -34,7 +34,8 @@ _log = structlog.get_logger(__name__)
 
 # What handlers need to write their last frames once the core has ended their requests.
 LAST_FRAMES_SECONDS = 1.0
-EXIT_SECONDS = 5.0  # for the rest of a stop
+GOODBYE_SECONDS = 3.0  # for a broker to take what is left
+EXIT_SECONDS = 8.0  # for the rest of a stop
 
 
 class App:
@@ -118,7 +119,7 @@ class App:
             await self._mqtt.close()
         await self._core.stop(budget_seconds)
         if self._mqtt is not None:
-            await self._mqtt.stop(LAST_FRAMES_SECONDS)
+            await self._mqtt.stop(GOODBYE_SECONDS)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

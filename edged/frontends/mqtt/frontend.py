@@ -10,7 +10,7 @@ import structlog
 
 from edged.frontends.mqtt.addresses import ReplyRule
 from edged.frontends.mqtt.asks import Asks
-from edged.frontends.mqtt.link import Broker, Connection, Link
+from edged.frontends.mqtt.link import Broker, Connection, Link, Subscription
 from edged.frontends.mqtt.message import Message
 from edged.frontends.mqtt.operators import Operators
 from edged.frontends.mqtt.outbox import Outbox
@@ -86,13 +86,13 @@ class MqttFrontend:
                 clock=clock,
                 on_message=self._arrived,
             )
+        assert core.durable is not None
+        core.durable.journal.on_drop = self._outbox.drop
+        core.events.listeners.append(self._outbox.tell)
         core.status_parts["mqtt"] = self.status
 
     def start(self) -> None:
         """Go on with what an earlier daemon left, and connect; returns at once, broker or no broker."""
-        assert self._core.durable is not None
-        self._core.events.listeners.append(self._outbox.tell)
-        self._core.durable.journal.on_drop = self._outbox.drop
         self._outbox.resume()
         self._asks.resume()
         self._run(self._link.run(), "mqtt link")
@@ -171,7 +171,15 @@ class MqttFrontend:
     async def _connected(self, connection: Connection) -> None:
         """Listen, and say that the device is here."""
         filters = self._topics.subscriptions(open_ask=self._settings.mqtt.open_ask)
-        self._faults = await self._link.subscribe([(filter, 1) for filter in filters])
+        self._faults = await self._link.subscribe(
+            # Of our own status we want the echo; of a prompt we want to know that it is kept by the broker.
+            Subscription(
+                filter,
+                no_local=filter != self._topics.status,
+                retain_as_published=filter != self._topics.status,
+            )
+            for filter in filters
+        )
         for filter, fault in self._faults.items():
             if fault:
                 _log.warning("the broker refuses a subscription", filter=filter, reason=fault)

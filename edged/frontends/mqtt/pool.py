@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from edged.frontends.mqtt.link import Broker, Connection, Link
+from edged.frontends.mqtt.link import Broker, Connection, Link, Subscription
 from edged.frontends.mqtt.message import Message
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Pool:
         self._filters = topics.pool_subscriptions(name)
         self._fault: str | None = None
         self._leaving = False
+        self._settling = asyncio.Lock()
         self._link = Link(
             broker,
             client_id=f"{topics.device_id}-pool",
@@ -93,6 +94,10 @@ class Pool:
 
     async def _settle(self) -> None:
         """Join or leave, whichever is due."""
+        async with self._settling:
+            await self._join_or_leave()
+
+    async def _join_or_leave(self) -> None:
         wanted = self._core.ready and not self._leaving
         if wanted == self.joined or self._link.connection is None:
             self.joined = self.joined and self._link.connection is not None
@@ -105,7 +110,9 @@ class Pool:
         if not self._link.connection.shared_available:
             self._fault = "the broker has no shared subscriptions (MQTT 5): this device can't join a pool"
             return
-        faults = await self._link.subscribe([(filter, 1) for filter in self._filters])
+        faults = await self._link.subscribe(
+            Subscription(filter, retain_as_published=True) for filter in self._filters
+        )
         self._fault = next((fault for fault in faults.values() if fault), None)
         self.joined = self._fault is None
         if self.joined:
