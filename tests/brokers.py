@@ -126,8 +126,8 @@ class Mosquitto:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGCONT)
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)  # a paused broker heeds SIGTERM only then
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -53,9 +53,6 @@ class Listener(Protocol):
     def on_unusable(self, head: Head, why: str) -> None:
         """Acknowledge in turn a message that is too large, or that nobody can read."""
 
-    def on_dropped(self) -> None:
-        """Count a message of QoS 0 for which there was no room."""
-
     def on_published(self, serial: int, code: int) -> None:
         """Note the broker's reason code for a publication."""
 
@@ -303,13 +300,10 @@ class Box:
             self.unreadable()
             return
         patience = PATIENCE_SECONDS if received.qos else 0.0
-        if self._inbox.put_message(lambda: self._listener.on_message(received), size, patience):
-            return
-        if received.qos:
+        taken = self._inbox.put_message(lambda: self._listener.on_message(received), size, patience)
+        if not taken and received.qos:
             self._end("overrun")
             self._closing = True
-        else:
-            self._tell(self._listener.on_dropped)
 
     def unreadable(self) -> None:
         """Step over a message that paho can't take apart: the broker would deliver it again for ever."""

@@ -24,9 +24,13 @@ class Inbox:
 
     What answers our own packets is always taken: there is no more of it than we sent. Messages count
     against a bound until the loop has taken them.
+
+    Attributes:
+        dropped: messages for which there was no room and nobody waited.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.dropped = 0
         self._loop = loop
         self._events: deque[tuple[Event, int]] = deque()  # with the bytes that count
         self._changed = threading.Condition()
@@ -43,11 +47,14 @@ class Inbox:
     def put_message(self, event: Event, size: int, patience: float) -> bool:
         """Hand over a message of `size` > 0 bytes; wait up to `patience` seconds for room. From the thread.
 
+        With no patience at all, a message without room is dropped and counted.
+
         Returns:
             False when there was no room.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._fits(size), patience):
+                self.dropped += not patience
                 return False
             self._messages += 1
             self._bytes += size

@@ -50,7 +50,6 @@ class Link:
         fault: what keeps it from being connected; None while it is.
         connection: the present one.
         reconnects: how many connections there have been after the first.
-        dropped: messages of QoS 0 for which there was no room.
         unusable: messages that were too large or that nobody can read.
     """
 
@@ -84,7 +83,6 @@ class Link:
         self.state: State = "connecting"
         self.fault: Fault | None = None
         self.connection: Connection | None = None
-        self.dropped = 0
         self.unusable = 0
         self._broker = broker
         self._client_id = client_id
@@ -98,6 +96,7 @@ class Link:
         self._feed = Feed()
         self._forget_broker()
         self._connections = 0
+        self._dropped = 0  # by earlier connections
         self._live: Live | None = None
         self._foreign = False
         self._stopping = False
@@ -109,6 +108,11 @@ class Link:
     def reconnects(self) -> int:
         """How many connections there have been after the first."""
         return max(0, self._connections - 1)
+
+    @property
+    def dropped(self) -> int:
+        """How many messages of QoS 0 there was no room for."""
+        return self._dropped + (self._live.dropped if self._live else 0)
 
     @property
     def in_flight(self) -> int:
@@ -226,6 +230,7 @@ class Link:
             ending = await live.ended
         finally:
             live.close()
+            self._dropped += live.dropped
             self._live = self.connection = None
         if self._stopping or plan.broker is not self._broker:
             return 0.0
@@ -307,10 +312,6 @@ class Link:
     def on_message(self, message: Message) -> None:
         """Hand a message on."""
         self._on_message(message)
-
-    def on_dropped(self) -> None:
-        """Count a message that was dropped."""
-        self.dropped += 1
 
     def on_unusable(self) -> None:
         """Count a message that is of no use."""

@@ -40,9 +40,6 @@ class Hooks(Protocol):
     def on_message(self, message: Message) -> None:
         """Take a message."""
 
-    def on_dropped(self) -> None:
-        """Count a message that was dropped."""
-
     def on_unusable(self) -> None:
         """Count a message that is too large or that nobody can read."""
 
@@ -74,6 +71,11 @@ class Live:
     def lived(self) -> float:
         """How long the connection has lasted, in seconds; 0 before the broker's consent."""
         return time.monotonic() - self._began if self.connection else 0.0
+
+    @property
+    def dropped(self) -> int:
+        """How many messages of QoS 0 there was no room for."""
+        return self._inbox.dropped
 
     def start(self) -> None:
         """Try to connect."""
@@ -151,10 +153,6 @@ class Live:
         _log.warning("a message of no use was dropped", reason=why, size_bytes=head.size)
         self._hooks.on_unusable()
         self._receipts.add(head.mid, head.qos)()
-
-    def on_dropped(self) -> None:
-        """Count it."""
-        self._hooks.on_dropped()
 
     def on_published(self, serial: int, code: int) -> None:
         """Tell the feed."""
