@@ -33,9 +33,13 @@ class Answer:
     def __exit__(self, *exception: object) -> None:
         self._out.close()
 
+    def clear(self) -> None:
+        """Erase the status line, for a line that is to stay."""
+        self._out.status.clear()
+
     def tell(self, text: str) -> None:
         """Tell the person something beside the answer."""
-        self._out.status.clear()
+        self.clear()
         note(text)
 
     def take(self, device: str, frame: Fields) -> bool:

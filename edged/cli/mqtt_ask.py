@@ -22,6 +22,7 @@ from edged.cli.terminal import harmless
 
 FIRST_REPEAT_SECONDS = 10.0
 MAX_REPEAT_SECONDS = 60.0
+NOBODY_REPEAT_SECONDS = 2.0
 FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 30.0
 EXPIRY_SECONDS = 600.0
@@ -63,6 +64,7 @@ class _Asking:
         self._heard = False
         self._known = self._device is None
         self._offline = False
+        self._told_nobody = False
         self._connection: Connection | None = None
 
     def run(self) -> dict[str, Any]:
@@ -77,9 +79,7 @@ class _Asking:
                 except LostError:
                     if not self._asked:
                         raise silent(self._broker, "closes the connection at once") from None
-                    self._tell(
-                        "the connection to the broker is lost: trying again", self._connection is not None
-                    )
+                    self._answer.tell("the connection to the broker is lost: trying again")
                 except CommandError as error:
                     if not self._asked or error.exit is not Exit.UNREACHABLE:
                         raise
@@ -126,10 +126,12 @@ class _Asking:
         topic = f"{self._place}/ask/{self._broker.client}"
         self._asked = True
         heard = self._connection.publish(topic, self._payload, expiry_seconds=max(1, int(left) + 1))
-        self._tell(f"nobody listens on {topic}: is the name right?", not heard and not self._offline)
+        if not heard and not self._told_nobody:
+            self._told_nobody = True
+            self._say(f"nobody listens on {topic} yet: is the name right?")
         # The broker keeps the question of a device that is away: only what has expired there is asked again.
-        wait = left if self._offline else self._delay
-        self._repeat_at = time.monotonic() + max(wait, FIRST_REPEAT_SECONDS)
+        wait = max(left, FIRST_REPEAT_SECONDS) if self._offline else self._delay
+        self._repeat_at = time.monotonic() + (wait if heard else NOBODY_REPEAT_SECONDS)
         self._delay = min(2 * self._delay, MAX_REPEAT_SECONDS)
 
     def _take(self, arrival: Arrival) -> None:
@@ -152,9 +154,9 @@ class _Asking:
         self._known = True
         offline = status.get("state") == "offline"
         if offline and not self._offline:
-            print(f"edgectl: {harmless(_away(str(self._device), status))}", file=sys.stderr, flush=True)
+            self._say(_away(str(self._device), status))
         elif self._offline and not offline:
-            note(f"{self._device} is back")
+            self._answer.tell(f"{self._device} is back")
             self._repeat_at = time.monotonic() + FIRST_REPEAT_SECONDS
         self._offline = offline
 
@@ -194,9 +196,9 @@ class _Asking:
         except (LostError, CommandError):
             note("the broker did not take the cancellation: the device may go on")
 
-    def _tell(self, text: str, when: bool) -> None:
-        if when:
-            self._answer.tell(text)
+    def _say(self, text: str) -> None:
+        self._answer.clear()
+        print(f"edgectl: {harmless(text)}", file=sys.stderr, flush=True)
 
 
 def _away(device: str, status: dict[str, Any]) -> str:
