@@ -91,15 +91,15 @@ class Device:
 
     @asynccontextmanager
     async def slow_engine(self) -> AsyncIterator[None]:
-        """Let the engine run for a two-hundredth of the time."""
+        """Let the engine run for a fiftieth of the time."""
         pid = (await self.status())["engine"]["pid"]
 
         async def slow_down() -> None:
             while True:
                 os.kill(pid, signal.SIGSTOP)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.1)
                 os.kill(pid, signal.SIGCONT)
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.002)
 
         task = asyncio.create_task(slow_down())
         try:
