@@ -101,9 +101,7 @@ def test_a_missing_field_is_refused() -> None:
 
 
 def test_now_reads_every_clock(make_root: MakeRoot) -> None:
-    clock = Clock(
-        make_root(), wall=lambda: 1e9, boottime=lambda: 12.5, kernel_synchronised=lambda: True
-    )
+    clock = Clock(make_root(), wall=lambda: 1e9, boottime=lambda: 12.5, kernel_synchronised=lambda: True)
     assert clock.now() == Stamp("first", 12.5, 1e9, True)
 
 

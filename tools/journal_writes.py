@@ -3,12 +3,12 @@
     python tools/journal_writes.py [--device] [--runs N] [--requests N] [--page BYTES] [--json]
 
 The real journal is driven by one requester and by twenty, and then by one that lets it rest between removals.
-A request is an ask of 600 B, its answer of 1,200 B, the acknowledgement and the removal of both: the journal's clock is
-made to run ahead, so that answers are removed as they are in real life.
+A request is an ask of 600 B, its answer of 1,200 B, the acknowledgement and the removal of both: the
+journal's clock is made to run ahead, so that answers are removed as they are in real life.
 
-Three figures for each, in KiB per request: what was handed to the kernel (wchar), what the kernel will write of
-pages (write_bytes), and with --device, as root, what an ext4 file system on a loop device really got, its own
-journal included: that is what a card gets.
+Three figures for each, in KiB per request: what was handed to the kernel (wchar), what the kernel will write
+of pages (write_bytes), and with --device, as root, what an ext4 file system on a loop device really got, its
+own journal included: that is what a card gets.
 """
 
 from __future__ import annotations
@@ -192,7 +192,9 @@ def main() -> None:
                     print(f"  pages to be written   {spread([run.pages for run in runs])} KiB per request")
                     if counters:
                         print(
-                            f"  device got            {spread([run.device or 0.0 for run in runs])} KiB per request"
+                            "  device got           ",
+                            spread([run.device or 0.0 for run in runs]),
+                            "KiB per request",
                         )
                     print(f"  commit                {spread([run.commit_ms for run in runs])} ms", flush=True)
     if options.json:

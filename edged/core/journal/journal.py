@@ -113,7 +113,7 @@ class Journal:
             "outbox_bytes": writer.books.outbox_bytes,
             "outbox_max_bytes": self._settings.outbox_max_bytes,
             "commits": writer.commits,
-            "losses": [{"first": x.first, "last": x.last, "reason": x.reason} for x in writer.losses],
+            "losses": [{"first": x.first, "last": x.last, "reason": x.reason} for x in writer.files.losses],
         }
 
     async def close(self) -> None:

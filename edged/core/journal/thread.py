@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -66,8 +67,9 @@ class JournalThread:
                 self._survive(error, inbox)
         try:
             self._writer.close()
-        except Exception:
-            _log.exception("the journal could not be closed")
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                _log.error("the journal could not be closed", exc_info=error)
 
     def _take(self) -> Inbox | None:
         """Wait for something to do; None when it is over."""
@@ -81,6 +83,7 @@ class JournalThread:
 
     def _survive(self, error: Exception, inbox: Inbox) -> None:
         """Tell who waits, keep what must not be lost, and go on."""
-        self._writer.survive(error, inbox)
+        with contextlib.suppress(Exception):  # of the log, which may lie on the same disk
+            self._writer.survive(error, inbox)
         with self._changed:
             self._changed.wait_for(lambda: self._stopping, UNEXPECTED_SECONDS)

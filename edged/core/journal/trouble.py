@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -23,7 +24,7 @@ def describe(error: Exception, directory: Path) -> str:
     """Return what is wrong and what to do, for status, log and requesters."""
     if is_full(error):
         return f"the journal can't be written: no room is left{_free(directory)}; free some under {directory}"
-    if _code(error) == sqlite3.SQLITE_READONLY or _errno(error) in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if _is_read_only(error, directory):
         return (
             f"the journal can't be written: {directory} is read-only; "
             "make it writable for edged, and check the card if it was so before"
@@ -55,12 +56,18 @@ def no_room(used: int, needed: int, bound: int) -> EdgedError:
     )
 
 
+def _is_read_only(error: Exception, directory: Path) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    if _code(error) == sqlite3.SQLITE_READONLY:
+        return True
+    with contextlib.suppress(OSError):
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    return False
+
+
 def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _errno(error: Exception) -> int:
-    return (error.errno or 0) if isinstance(error, OSError) else 0
 
 
 def _free(directory: Path) -> str:

@@ -41,7 +41,7 @@ class Write:
         replaces: the serial of the ask that it answers.
         done: told its serial or an error, in the journal's thread.
         serial: 0 until the first attempt; then it stays.
-        written: whether it is durable.
+        settled: whether it is durable, or was refused.
     """
 
     kind: Kind
@@ -52,7 +52,7 @@ class Write:
     replaces: int | None
     done: Done
     serial: int = 0
-    written: bool = False
+    settled: bool = False
 
     @property
     def size(self) -> int:

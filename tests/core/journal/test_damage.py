@@ -152,7 +152,8 @@ def test_whatever_is_damaged_nothing_wrong_is_read_and_no_loss_is_silent(
 
 @pytest.fixture(params=range(6))
 def case(cases: list[Case], request: pytest.FixtureRequest) -> Case:
-    return cases[request.param]
+    number: int = request.param
+    return cases[number]
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_a_damaged_first_page_costs_nothing(cases: list[Case], tmp_path: Path) -
 
 
 def test_damaged_files_are_kept_aside_but_not_without_end(cases: list[Case], tmp_path: Path) -> None:
-    directory = Path(shutil.copytree(cases[1].directory, tmp_path / "state"))
+    directory = Path(shutil.copytree(cases[2].directory, tmp_path / "state"))
     for _ in range(5):
         data = (directory / DATABASE).read_bytes()
         (directory / DATABASE).write_bytes(b"\0" * 64 + data[64:])
