@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,6 +40,10 @@ def naive(port: int, *, keep: bool = False) -> Iterator[paho.Client]:
         yield client
     finally:
         client.disconnect()
+        sock = client.socket()
+        if isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # a broker that hangs would never read the DISCONNECT
         client.loop_stop()
 
 
