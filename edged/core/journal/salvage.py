@@ -70,7 +70,8 @@ def _pages_of_rows(path: Path, log: bytes) -> Iterator[list[Row | None]]:
                 page = newer.get(number) or data[(number - 1) * size : number * size] if number else b""
                 return page and page.ljust(size, b"\0")  # the last one may be cut
 
-            for number in range(2, max([-(-len(data) // page_bytes), *newer]) + 1):
+            in_file = range(2, -(-len(data) // page_bytes) + 1)
+            for number in {*in_file, *newer} - {1}:  # a damaged frame may name any page
                 rows = list(rows_of(fetch(number), fetch))
                 if rows:
                     yield rows

@@ -37,8 +37,8 @@ class Case:
     """
 
     directory: Path
-    ever: dict[int, bytes] = field(default_factory=dict)
-    live: set[int] = field(default_factory=set)
+    ever: dict[int, bytes] = field(default_factory=dict, repr=False)
+    live: set[int] = field(default_factory=set, repr=False)
 
 
 async def make_case(directory: Path, requests: int, *, settle_at: int | None, seed: int) -> Case:
@@ -164,6 +164,15 @@ def directory(case: Case, tmp_path: Path) -> Path:
 def test_an_undamaged_journal_is_whole(case: Case, directory: Path) -> None:
     recovered = check(case, directory)
     assert recovered.losses == []
+
+
+def test_a_frame_that_names_a_page_far_away_hangs_nothing(cases: list[Case], tmp_path: Path) -> None:
+    case = cases[1]
+    directory = Path(shutil.copytree(case.directory, tmp_path / "state"))
+    data = bytearray((directory / LOG).read_bytes())
+    data[32] = 0xFF  # the first byte of the first frame's page number
+    (directory / LOG).write_bytes(data)
+    check(case, directory)
 
 
 @pytest.mark.parametrize("file", [DATABASE, LOG, DATABASE + "-shm"])
