@@ -102,7 +102,7 @@ class Outbox:
         """Tell what was given up while the broker was away: before, there was no room to."""
         if self._dropped:
             dropped, self._dropped = self._dropped, {}
-            self._core.events.emit("outbox_dropped", **dropped)
+            self._core.events.emit("outbox_dropped", dropped=dropped)
 
     def drop(self, drop: Drop) -> None:
         """Take back what has left the journal because there was too much of it."""

@@ -415,4 +415,6 @@ async def test_what_leaves_the_journal_for_want_of_room_is_not_sent_and_is_told(
     bench.outbox.drop(Drop([serial], "answer", "the outbox is full"))
     assert [p.payload for p in bench.line.withdrawn] == [bench.line.sent[-1].payload]
     bench.outbox.connected()
-    assert [(event.type, event.data) for event in bench.events] == [("outbox_dropped", {"answers": 1})]
+    assert [(event.type, event.data) for event in bench.events] == [
+        ("outbox_dropped", {"dropped": {"answers": 1}})
+    ]
