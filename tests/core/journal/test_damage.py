@@ -239,6 +239,19 @@ def test_a_damaged_first_page_costs_nothing(cases: list[Case], tmp_path: Path) -
     assert check(case, directory).losses == []
 
 
+def test_a_row_that_is_missing_from_a_sound_file_is_noticed(cases: list[Case], tmp_path: Path) -> None:
+    """So it is after a part of a log that is half in the file is lost: SQLite finds nothing wrong."""
+    case = cases[4]
+    directory = Path(shutil.copytree(case.directory, tmp_path / "state"))
+    serial = sorted(case.live)[len(case.live) // 2]
+    db = sqlite3.connect(directory / DATABASE)
+    db.execute("DELETE FROM records WHERE serial = ?", (serial,))
+    db.commit()
+    db.close()
+    [loss, *_] = check(case, directory).losses
+    assert "rows are missing" in loss.reason
+
+
 def test_damaged_files_are_kept_aside_but_not_without_end(cases: list[Case], tmp_path: Path) -> None:
     directory = Path(shutil.copytree(cases[2].directory, tmp_path / "state"))
     for _ in range(5):

@@ -128,6 +128,17 @@ def test_a_newer_database_is_refused() -> None:
     db.close()
 
 
+def test_a_commit_is_flushed_before_it_counts(tmp_path: Path) -> None:
+    """That a loss of power can be survived isn't seen from outside: SQLite has to be asked."""
+    store = Store(tmp_path / "db")
+    told = {
+        name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("synchronous", "journal_mode", "secure_delete", "locking_mode")
+    }
+    store.close()
+    assert told == {"synchronous": 2, "journal_mode": "wal", "secure_delete": 1, "locking_mode": "exclusive"}
+
+
 @pytest.mark.parametrize("page_bytes", [512, 1024, 4096])
 def test_the_reader_of_pages_reads_what_sqlite_wrote(tmp_path: Path, page_bytes: int) -> None:
     path = tmp_path / "db"
