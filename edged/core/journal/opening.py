@@ -211,6 +211,7 @@ def _move_aside(path: Path, log: bytes, kind: str) -> None:
     _remove(wal_path(path))
     if log:
         with contextlib.suppress(OSError):
+            wal_path(aside).touch(mode=0o600)
             wal_path(aside).write_bytes(log)
     _log.warning("the damaged journal was moved aside", file=str(aside))
 

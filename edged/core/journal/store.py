@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,11 +41,12 @@ class Store:
         sqlite3.Error: it can't be opened or written, or is damaged.
         DamagedError: it is no journal any more.
         NewerSchemaError: it is of a newer edged.
-        OSError: its log can't be opened.
+        OSError: it or its log can't be opened.
     """
 
     def __init__(self, path: Path, *, page_bytes: int = PAGE_BYTES, secure_delete: bool = True) -> None:
         self._path = path
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the log gets the same rights
         self._db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             for pragma in (

@@ -219,6 +219,13 @@ async def test_five_thousand_records_come_back_in_order(bench: Bench) -> None:
     assert [record.serial for record in recovered.asks] == sorted(serials)
 
 
+async def test_nobody_else_can_read_the_files(bench: Bench) -> None:
+    journal, _ = await bench.open()
+    await ask(journal, "one")
+    assert {path.stat().st_mode & 0o777 for path in bench.directory.iterdir()} == {0o600}
+    assert len(list(bench.directory.iterdir())) == 3
+
+
 async def test_a_closed_journal_refuses(bench: Bench) -> None:
     journal, _ = await bench.open()
     await bench.close()
