@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Mosquitto
-from tests.config.site import started_site
+from tests.config.site import Site, started_site
 from tests.examples.devices import AnsweringDevice, Mood
 
 DEVICE = "kitchen"
@@ -32,23 +32,34 @@ def answering_device(make_device: Callable[[Mood], AnsweringDevice]) -> Answerin
 
 
 @pytest.fixture
-def guarded_device(tmp_path: Path) -> Iterator[AnsweringDevice]:
-    """A device that answers, at a broker that runs by the shipped configuration."""
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A broker that runs by the shipped configuration."""
     with started_site(tmp_path) as site:
-        environ = {
-            "MQTT_HOST": "localhost",
-            "MQTT_PORT": str(site.port),
-            "MQTT_LOGIN": "alice",
-            "MQTT_PASSWORD": site.password("alice"),
-            "MQTT_CA": str(site.ca),
-        }
-        device = AnsweringDevice(
-            device_id=DEVICE,
-            environ=environ,
-            port=site.port,
-            login=DEVICE,
-            password=site.password(DEVICE),
-            ca=str(site.ca),
-        )
-        with closing(device):
-            yield device
+        yield site
+
+
+@pytest.fixture
+def guarded_device(site: Site) -> Iterator[AnsweringDevice]:
+    """A device that answers at that broker, over TLS."""
+    tls = {"MQTT_PORT": str(site.port), "MQTT_CA": str(site.ca)}
+    with closing(_device_at(site, tls)) as device:
+        yield device
+
+
+@pytest.fixture
+def plain_device(site: Site) -> Iterator[AnsweringDevice]:
+    """The same for requesters without TLS, at a second listener."""
+    with closing(_device_at(site, {"MQTT_PORT": str(site.broker.port)})) as device:
+        yield device
+
+
+def _device_at(site: Site, environ: dict[str, str]) -> AnsweringDevice:
+    login = {"MQTT_HOST": "localhost", "MQTT_LOGIN": "alice", "MQTT_PASSWORD": site.password("alice")}
+    return AnsweringDevice(
+        device_id=DEVICE,
+        environ={**login, **environ},
+        port=site.port,
+        login=DEVICE,
+        password=site.password(DEVICE),
+        ca=str(site.ca),
+    )

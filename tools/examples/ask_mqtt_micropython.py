@@ -21,12 +21,13 @@ DEVICE, PROMPT = sys.argv[1:3] if len(sys.argv) > 2 else ("kitchen-3fa2b1", "Say
 
 
 def ask(device: str, prompt: str) -> dict[str, str]:
-    """Print the text of chunks as they come and return the frame that ends the request."""
+    """Print the answer as it comes and return the frame that ends the request."""
     request_id = binascii.hexlify(os.urandom(8)).decode()
     topic = f"edged/v1/{device}/ask/{LOGIN}"
-    body = json.dumps({"id": request_id, "prompt": prompt})  # the same bytes each time, else it's id_in_use
+    # Bytes, since umqtt counts the characters of text; the same ones each time, else it's id_in_use.
+    body = json.dumps({"id": request_id, "prompt": prompt}).encode()
     end: list[dict[str, str]] = []
-    last = [1, -1]
+    last, shown = [1, -1], [""]
 
     def take(topic: bytes, payload: bytes) -> None:
         frame = json.loads(payload)
@@ -35,7 +36,9 @@ def ask(device: str, prompt: str) -> dict[str, str]:
         elif frame["type"] == "chunk" and [frame["attempt"], frame["seq"]] > last:  # else it came twice
             if frame["attempt"] > last[0]:
                 print()  # the device was restarted: the text begins anew
+                shown[0] = ""
             print(frame["text"], end="")
+            shown[0] += frame["text"]
             last[:] = frame["attempt"], frame["seq"]
 
     while not end:
@@ -56,9 +59,12 @@ def ask(device: str, prompt: str) -> dict[str, str]:
         except OSError as error:
             print(f"({error}: trying again)")
             time.sleep(5)
+    if end[0]["type"] == "done":  # whichever chunks came, this text counts
+        print("" if shown[0] == end[0]["text"] else "\n" + end[0]["text"])
     return end[0]
 
 
 frame = ask(DEVICE, PROMPT)
-# Whichever chunks came, the text of the frame that ends it counts.
-print("\n" + (frame["text"] if frame["type"] == "done" else f"{frame['code']}: {frame['message']}"))
+if frame["type"] == "error":
+    print(f"{frame['code']}: {frame['message']}")
+    sys.exit(1)
