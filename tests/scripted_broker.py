@@ -11,6 +11,7 @@ from types import TracebackType
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK = 1, 2, 3, 4, 8, 9
 UNSUBSCRIBE, UNSUBACK, PINGREQ, DISCONNECT = 10, 11, 12, 14
 WAIT_SECONDS = 20.0
+_TLS_HELLO = b"\x16"
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,12 @@ class Peer:
     """A client's connection, as the script sees it."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, broker: ScriptedBroker
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, broker: ScriptedBroker, first: bytes
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._broker = broker
+        self._first = first
 
     async def read(self) -> Packet:
         """Return the client's next packet.
@@ -119,7 +121,8 @@ class Peer:
         Raises:
             asyncio.IncompleteReadError: the client has closed the connection.
         """
-        raw = await self._reader.readexactly(2)
+        raw = self._first + await self._reader.readexactly(2 - len(self._first))
+        self._first = b""
         length, shift = raw[1] & 0x7F, 7
         while raw[-1] & 0x80:
             raw += await self._reader.readexactly(1)
@@ -178,13 +181,15 @@ class ScriptedBroker:
         failures: what went wrong in scripts.
     """
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, hears_tls: bool = False) -> None:
+        """Set up; who tries whether TLS is spoken gets no script, but for `hears_tls`."""
         self.port = 0
         self.packets: list[Packet] = []
         self.connections = 0
         self.failures: list[BaseException] = []
         self.changed = asyncio.Event()
         self._scripts = list(scripts)
+        self._hears_tls = hears_tls
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> ScriptedBroker:
@@ -219,10 +224,12 @@ class ScriptedBroker:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        script = self._scripts[min(self.connections, len(self._scripts) - 1)]
-        self.connections += 1
         try:
-            await script(Peer(reader, writer, self))
+            first = await reader.read(1)
+            if first != _TLS_HELLO or self._hears_tls:
+                script = self._scripts[min(self.connections, len(self._scripts) - 1)]
+                self.connections += 1
+                await script(Peer(reader, writer, self, first))
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         except Exception as error:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
@@ -25,7 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edged.frontends.mqtt.link import packets, reasons
 from edged.frontends.mqtt.link.client import Client, Plan
 from edged.frontends.mqtt.link.connection import Connection
-from edged.frontends.mqtt.link.dial import dial
+from edged.frontends.mqtt.link.dial import begins_tls, dial
 from edged.frontends.mqtt.link.ending import EndedError, Ending, Why
 from edged.frontends.mqtt.link.inbox import Inbox
 from edged.frontends.mqtt.link.stream import Head, Stream
@@ -191,6 +192,8 @@ class Box:
             self._wake_writer.close()
             ending = self._ending
             assert ending is not None
+            if ending.why == "hung_up" and not ending.first_bytes and not self._plan.broker.tls:
+                ending = replace(ending, wants_tls=begins_tls(self._plan.broker))
             self._tell(lambda: self._listener.on_ended(ending))
 
     def _serve(self) -> None:

@@ -28,6 +28,18 @@ def dial(broker: Broker) -> socket.socket:
     return _handshake(plain, context, broker.host) if context else plain
 
 
+def begins_tls(broker: Broker) -> bool:
+    """Say whether what listens there answers as TLS does: brokers with TLS hang up on others in silence."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        _handshake(_connect(broker), context, broker.host).close()
+    except EndedError:
+        return False
+    return True
+
+
 def _tls_context(broker: Broker) -> ssl.SSLContext:
     path = broker.ca_file
     try:

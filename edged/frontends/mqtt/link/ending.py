@@ -35,6 +35,7 @@ class Ending:
         answered: whether the broker had answered CONNECT.
         first_bytes: the first bytes that came from it.
         path: the file that can't be used.
+        wants_tls: whether the broker speaks TLS, and we did not.
     """
 
     why: Why
@@ -43,6 +44,7 @@ class Ending:
     answered: bool = False
     first_bytes: bytes = b""
     path: Path | None = None
+    wants_tls: bool = False
 
 
 class EndedError(Exception):

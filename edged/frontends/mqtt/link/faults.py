@@ -24,6 +24,7 @@ _SELF_SIGNED = (18, 19)
 _UNKNOWN_ISSUER = (2, 20, 21)
 _HOST_MISMATCH = (62, 64)
 _TLS_ALERT = b"\x15\x03"
+_CONNACK = b"\x20"
 
 _WAIT = "nothing: edged tries again by itself"
 
@@ -261,12 +262,13 @@ def _broken(ending: Ending, broker: Broker) -> Fault:
     error = ending.error
     if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
         return _alert(error, broker)
-    if not broker.tls and ending.first_bytes.startswith(_TLS_ALERT):
+    if ending.wants_tls or (not broker.tls and ending.first_bytes.startswith(_TLS_ALERT)):
         return Fault(
             f"what listens at {broker.url} speaks TLS",
             "write mqtts:// in mqtt.url, and mqtt.ca_file where the broker's authority is your own",
         )
-    if ending.why == "protocol":
+    stranger = not ending.answered and ending.first_bytes[:1] not in (b"", _CONNACK)
+    if ending.why == "protocol" or stranger:
         return Fault(
             f"what listens at {broker.url} sent what is no MQTT",
             "look what listens on that port; if it is a broker, see its log",

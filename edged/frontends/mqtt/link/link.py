@@ -252,8 +252,8 @@ class Link:
     def _judge(self, ending: Ending, version: Literal["5", "3.1.1"], live: Live) -> float:
         """Say what is wrong and return how long to wait."""
         self._pauses.lived(live.lived)
-        present = live.connection is not None and live.connection.session_present
-        if self._suspicion.ended(ending, version, live.lived, present) or self._foreign:
+        kept = self._clean_start or (live.connection is not None and live.connection.session_present)
+        if self._suspicion.ended(ending, lived=live.lived, session_kept=kept) or self._foreign:
             self._set_fault(faults.duplicate(self._client_id))
             self.state = "duplicate_id"
             self._call(self._on_duplicate)

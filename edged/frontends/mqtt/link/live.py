@@ -175,6 +175,10 @@ class Live:
         self._feed.detach()
         if self._greeting is not None:
             self._greeting.cancel()
+        # After the greeting has seen its cancellation: it must not take this for the broker's answer.
+        asyncio.get_running_loop().call_soon(self._give_up_questions)
+
+    def _give_up_questions(self) -> None:
         for question in self._questions.values():
             if not question.done():
                 question.set_result([])

@@ -35,20 +35,27 @@ class Pauses:
 class Suspicion:
     """Notices a second device of the same id by how connections end.
 
-    A broker that speaks MQTT 5 says so. One that speaks 3.1.1 just closes: three sessions in a row that it
-    had kept for us, each dropped soon, with the broker there at once for the next.
+    A broker that speaks MQTT 5 should say so, and not all do (mosquitto 2.0 does not). What they all do is
+    close the older connection: three in a row, each soon after its beginning, each of a session that the
+    broker still had, and the broker there at once for the next.
     """
 
     def __init__(self) -> None:
         self._drops = 0
 
-    def ended(self, ending: Ending, version: str, lived: float, session_present: bool) -> bool:
-        """Note an ending; say whether it is the work of a second device."""
-        if ending.code == reasons.SESSION_TAKEN_OVER and ending.why == "disconnected":
+    def ended(self, ending: Ending, *, lived: float, session_kept: bool) -> bool:
+        """Note an ending; say whether it is the work of a second device.
+
+        Args:
+            ending: of a connection, or of a try to make one.
+            lived: how long the connection lasted, in seconds.
+            session_kept: whether the broker had kept the session for the connection, or was not to.
+        """
+        if ending.why == "disconnected" and ending.code == reasons.SESSION_TAKEN_OVER:
             self._drops = 0
             return True
-        dropped = ending.answered and ending.why == "lost" and lived < STABLE_SECONDS
-        if not dropped or version == "5" or not (session_present or not self._drops):
+        closed = ending.why == "lost" and ending.answered and ending.error is None
+        if not closed or lived >= STABLE_SECONDS or not (session_kept or self._drops == 0):
             self._drops = 0
             return False
         self._drops += 1
