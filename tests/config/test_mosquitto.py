@@ -22,6 +22,7 @@ ALLOWED = [
     ("alice", "edged/v1/kitchen/ask/alice/summarise"),
     ("alice", "edged/v1/kitchen/cancel/alice"),
     ("alice", "edged/v1/_pool/lobby/ask/alice"),
+    ("alice", "edged/v1/_pool/lobby/ask/alice/summarise"),
     ("kitchen", "edged/v1/kitchen/status"),
     ("kitchen", "edged/v1/kitchen/info"),
     ("kitchen", "edged/v1/kitchen/health"),
@@ -176,6 +177,7 @@ def test_device_hears_what_is_meant_for_it_and_nothing_of_other_devices(connect:
         (alice, "edged/v1/kitchen/ask/alice/summarise"),
         (alice, "edged/v1/kitchen/cancel/alice"),
         (alice, "edged/v1/_pool/lobby/ask/alice"),
+        (alice, "edged/v1/_pool/lobby/ask/alice/summarise"),
         (olga, "edged/v1/kitchen/cmd/reload"),
         (kitchen, "edged/v1/kitchen/status"),
     ]
