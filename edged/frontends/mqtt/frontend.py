@@ -147,6 +147,7 @@ class MqttFrontend:
 
     def _link_status(self) -> dict[str, Any]:
         counters = self._asks.counters
+        unanswerable = counters.unanswerable + self._operators.unanswerable + self._link.unusable
         return {
             "reconnects": self._link.reconnects,
             "in_flight": self._link.in_flight,
@@ -158,7 +159,7 @@ class MqttFrontend:
                 "not_allowed": counters.not_allowed,
                 "retained_dropped": counters.retained_dropped,
                 "unheard": counters.unheard,
-                "dropped": counters.unanswerable + self._dropped + self._link.dropped,
+                "dropped": unanswerable + self._dropped + self._link.dropped,
             },
         }
 

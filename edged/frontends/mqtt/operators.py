@@ -34,6 +34,9 @@ class Operators:
 
     A command is acknowledged before it is carried out, so that one that takes the daemon down is not
     delivered again and again; a repeat under the same transaction gets the first one's result.
+
+    Attributes:
+        unanswerable: commands that could not be answered, as their name is none.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Operators:
         topics: Topics,
         table: Callable[[], MqttTable],
     ) -> None:
+        self.unanswerable = 0
         self._core = core
         self._commands = commands
         self._link = link
@@ -56,6 +60,7 @@ class Operators:
         """Carry a command out and publish its result."""
         message.acknowledge()
         if not _NAME.fullmatch(name):
+            self.unanswerable += 1
             return
         if message.retain:
             self._core.events.emit("retained_command", command=name)

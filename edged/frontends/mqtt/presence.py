@@ -116,7 +116,7 @@ class Presence:
             fields = read_object(message.payload)
         except EdgedError:
             fields = {}
-        session, state = fields.get("session"), fields.get("state")
+        session, state = str(fields.get("session")), fields.get("state")
         if self._link.connection is not None and session == self._link.connection.session:
             self._own_heard = True
             return False

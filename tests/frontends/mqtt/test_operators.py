@@ -55,6 +55,10 @@ class Operator:
         await self._operators.command(message, name)
 
     @property
+    def unanswerable(self) -> int:
+        return self._operators.unanswerable
+
+    @property
     def results(self) -> list[tuple[str, dict[str, Any]]]:
         return [(p.topic.removeprefix(BASE), json.loads(p.payload)) for p in self.line.sent]
 
@@ -134,4 +138,4 @@ async def test_a_retained_command_is_dropped_with_an_event(operator: Operator, b
 
 async def test_a_strange_name_is_no_topic_of_ours(operator: Operator) -> None:
     await operator.command("Weird Name")
-    assert operator.results == []
+    assert (operator.results, operator.unanswerable) == ([], 1)

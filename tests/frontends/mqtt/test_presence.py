@@ -126,6 +126,7 @@ async def test_nonsense_on_the_own_status_topic_is_said_over(device: Device) -> 
     device.connect("s1")
     device.hear(state="online", session="s1")
     assert not device.presence.heard(Message(BASE + "status", b"\xff"))
+    assert not device.hear(state=[], session={"no": "text"})
     device.presence.refresh()
     assert len(device.said("status")) == 2
 
