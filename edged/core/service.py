@@ -203,6 +203,7 @@ class Core:
             ticket.fail(error)
             return Admitted(ticket)
         ticket = self._ticket(request, client, id=request.id or made_id)
+        ticket.durable = True
         self._admit_soon(ticket)
         try:
             await self.durable.accept(ticket, envelope)
@@ -252,7 +253,7 @@ class Core:
                 attempt=ask.attempt,
                 waited=self.durable.waited(ask),
             )
-            ticket.serial = ask.serial
+            ticket.serial, ticket.durable = ask.serial, True
             self._resumed[ticket] = ask
             if ask.request is None:
                 ticket.fail(EdgedError(ErrorCode.INTERNAL, "edged was changed and can't read it; ask again"))
@@ -318,10 +319,10 @@ class Core:
             self._give_up(ticket, error)
 
     def _give_up(self, ticket: Ticket, error: EdgedError) -> None:
-        if ticket.serial is None:
-            ticket.fail(error)
-        else:
+        if ticket.durable:
             self._suspend(ticket)
+        else:
+            ticket.fail(error)
 
     # --- admission ---
 

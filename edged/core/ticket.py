@@ -70,7 +70,8 @@ class Ticket:
         generation: the engine's part, once it runs.
         session_turns_dropped: old turns that did not fit the context.
         attempt: how many daemons have begun it, this one included.
-        serial: its row in the journal, if it has one: it outlives the daemon.
+        serial: its row in the journal, while it has one.
+        durable: whether it outlives the daemon: it is written down, or about to be.
         chunk_characters: most characters of one chunk; None: no bound.
         admitted: whether it waits for its turn, or has had it.
 
@@ -98,6 +99,7 @@ class Ticket:
         self.body_hash = body_hash
         self.attempt = attempt
         self.serial: int | None = None
+        self.durable = False
         self.chunk_characters: int | None = None
         self._on_cancel = on_cancel
         self._on_finish = on_finish

@@ -212,6 +212,18 @@ async def test_what_does_not_end_in_a_stops_budget_is_left_to_the_next_daemon(li
         assert [ticket.id for ticket, _ in second.core.resume()] == ["a", "b"]
 
 
+async def test_what_is_being_written_down_at_a_stop_is_left_to_the_next_daemon(live: Live) -> None:
+    async with live() as first:
+        taken = asyncio.create_task(first.take(id="a"))
+        while first.core.find(PHONE, "a") is None:
+            await asyncio.sleep(0)
+        await first.core.stop(0)
+        assert (await taken).terminal is None
+    async with live() as second:
+        [(ticket, _)] = second.core.resume()
+        assert (ticket.id, ticket.attempt) == ("a", 2)
+
+
 async def test_what_ends_in_a_stops_budget_is_answered(live: Live) -> None:
     async with live() as life:
         ticket = await life.take(id="a")
