@@ -14,10 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import paho.mqtt.client as paho
-import structlog
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -29,10 +28,9 @@ from edged.frontends.mqtt.link.connection import Connection
 from edged.frontends.mqtt.link.dial import begins_tls, dial
 from edged.frontends.mqtt.link.ending import EndedError, Ending, Why
 from edged.frontends.mqtt.link.inbox import Inbox
+from edged.frontends.mqtt.link.listener import Listener
 from edged.frontends.mqtt.link.stream import Head, Stream
 from edged.frontends.mqtt.link.subscription import Subscription
-
-_log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0  # from CONNECT to CONNACK
 TICK_SECONDS = 1.0  # how often paho looks after its keep-alive
@@ -40,28 +38,6 @@ PATIENCE_SECONDS = 5.0  # for room in the inbox: less than the shortest useful k
 _WITH_WILL = 4  # the reason code of a DISCONNECT that has the will published
 
 Command = Callable[[paho.Client], object]
-
-
-class Listener(Protocol):
-    """Who is told, on the event loop and in order, what becomes of a connection."""
-
-    def on_connected(self, connection: Connection) -> None:
-        """Begin: the broker has taken us in."""
-
-    def on_message(self, message: paho.MQTTMessage) -> None:
-        """Take a message; its topic is UTF-8."""
-
-    def on_unusable(self, head: Head, why: str) -> None:
-        """Acknowledge in turn a message that is too large, or that nobody can read."""
-
-    def on_published(self, serial: int, code: int) -> None:
-        """Note the broker's reason code for a publication."""
-
-    def on_answered(self, serial: int, codes: list[int]) -> None:
-        """Note the broker's reason codes for the filters of a SUBSCRIBE or UNSUBSCRIBE."""
-
-    def on_ended(self, ending: Ending) -> None:
-        """Note that it is over. The last call, and it always comes."""
 
 
 class Box:

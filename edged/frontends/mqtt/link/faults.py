@@ -5,72 +5,33 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-import time
-from dataclasses import dataclass, field
-from typing import Any
 
-from edged.frontends.mqtt.link import reasons
+from edged.frontends.mqtt.link import reasons, tls_faults
 from edged.frontends.mqtt.link.box import ANSWER_SECONDS
 from edged.frontends.mqtt.link.broker import Broker
 from edged.frontends.mqtt.link.connection import Connection
 from edged.frontends.mqtt.link.dial import ADDRESS_SECONDS
 from edged.frontends.mqtt.link.ending import Ending
+from edged.frontends.mqtt.link.fault import Fault
 from edged.frontends.mqtt.link.subscription import Subscription
 
-# OpenSSL's X509_V_ERR_…
-_NOT_YET_VALID = 9
-_EXPIRED = 10
-_SELF_SIGNED = (18, 19)
-_UNKNOWN_ISSUER = (2, 20, 21)
-_HOST_MISMATCH = (62, 64)
 _TLS_ALERT = b"\x15\x03"
 _CONNACK = b"\x20"
 
 _WAIT = "nothing: edged tries again by itself"
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something wrong, for an operator.
-
-    Attributes:
-        message: what is wrong, with figures, without secrets.
-        remedy: what to do.
-        since: when it began, on the monotonic clock.
-    """
-
-    message: str
-    remedy: str
-    since: float = field(default_factory=time.monotonic, compare=False)
-
-    def as_fields(self) -> dict[str, Any]:
-        """Return the fault for the status."""
-        return {
-            "message": self.message,
-            "remedy": self.remedy,
-            "since_seconds": round(time.monotonic() - self.since, 1),
-        }
-
-
-def is_about_time(ending: Ending) -> bool:
-    """Say whether a clock that is wrong explains why TLS failed."""
-    return isinstance(ending.error, ssl.SSLCertVerificationError) and ending.error.verify_code in (
-        _NOT_YET_VALID,
-        _EXPIRED,
-    )
-
-
 def explain(ending: Ending, broker: Broker, *, client_id: str, clock_synchronised: bool) -> Fault:
     """Return what to tell about an ending."""
     match ending.why:
         case "files":
-            return _files(ending, broker)
+            return tls_faults.files(ending, broker)
         case "resolve":
             return _resolve(ending, broker)
         case "connect":
             return _connect(ending, broker)
         case "handshake":
-            return _handshake(ending, broker, clock_synchronised)
+            return tls_faults.handshake(ending, broker, clock_synchronised)
         case "refused" | "disconnected":
             return _by_reason(ending, broker, client_id)
         case "silent":
@@ -133,31 +94,6 @@ CONNECTION_GONE = "the connection ended before the broker answered; it is asked 
 NO_ANSWER = "the broker did not answer the subscription: see its log"
 
 
-def _files(ending: Ending, broker: Broker) -> Fault:
-    path, error = ending.path, ending.error
-    key = {broker.ca_file: "ca_file", broker.cert_file: "cert_file", broker.key_file: "key_file"}.get(path)
-    name = f"mqtt.{key} = {path}"
-    if isinstance(error, FileNotFoundError):
-        return Fault(f"{name} does not exist", "put the file there or mend the setting")
-    if isinstance(error, PermissionError):
-        return Fault(f"{name} may not be read", "let the user that edged runs as read the file")
-    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-        return Fault(
-            f"mqtt.key_file = {broker.key_file} is not the key of mqtt.cert_file = {path}",
-            "give the key that the certificate was made with",
-        )
-    if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
-        return Fault(
-            f"mqtt.key_file = {broker.key_file} wants a passphrase",
-            "store the key without one: openssl pkey -in KEY -out NEW_KEY",
-        )
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
-        return Fault(f"{name} can't be read ({error.strerror})", "mend the file or the setting")
-    if path == broker.cert_file:
-        name = f"{name} or mqtt.key_file = {broker.key_file}"
-    return Fault(f"{name} holds nothing that TLS can use", "give a file in PEM format")
-
-
 def _resolve(ending: Ending, broker: Broker) -> Fault:
     host = broker.host
     if isinstance(ending.error, socket.gaierror) and ending.error.errno == socket.EAI_AGAIN:
@@ -198,70 +134,10 @@ def _connect(ending: Ending, broker: Broker) -> Fault:
     )
 
 
-def _handshake(ending: Ending, broker: Broker, clock_synchronised: bool) -> Fault:
-    error = ending.error
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _certificate(error, broker, clock_synchronised)
-    if isinstance(error, TimeoutError):
-        return Fault(
-            f"{broker.url} took the connection and began no TLS",
-            "the port may be one without TLS: write mqtt:// or the port of TLS (8883) in mqtt.url",
-        )
-    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
-        return _alert(error, broker)
-    return Fault(
-        f"what listens at {broker.url} speaks no TLS",
-        "write mqtt:// for a broker without TLS, or its port with TLS (8883) in mqtt.url",
-    )
-
-
-def _certificate(error: ssl.SSLCertVerificationError, broker: Broker, clock_synchronised: bool) -> Fault:
-    code = error.verify_code
-    whose = f"the certificate of {broker.url}"
-    if code in (_NOT_YET_VALID, _EXPIRED):
-        what = "is not valid yet" if code == _NOT_YET_VALID else "has expired"
-        if not clock_synchronised:
-            return Fault(
-                f"{whose} {what} by this device's clock, which is not synchronised",
-                "let the device reach a time server (timedatectl status); edged tries again every 5 s",
-            )
-        return Fault(f"{whose} {what}", "renew the broker's certificate")
-    if code in _HOST_MISMATCH:
-        return Fault(
-            f"{whose} is not for the name {broker.host}",
-            "write the name that is in the certificate in mqtt.url, or have it issued for this one",
-        )
-    if code in _SELF_SIGNED or code in _UNKNOWN_ISSUER:
-        where = f"mqtt.ca_file = {broker.ca_file}" if broker.ca_file else "the system's list"
-        return Fault(
-            f"nobody in {where} vouches for {whose}",
-            "give the certificate of the authority that signed it in mqtt.ca_file",
-        )
-    return Fault(f"{whose} is refused ({error.verify_message})", "mend the broker's certificate")
-
-
-def _alert(error: ssl.SSLError, broker: Broker) -> Fault:
-    reason = error.reason or ""
-    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "HANDSHAKE_FAILURE" in reason:
-        if broker.cert_file is None:
-            return Fault(
-                f"{broker.url} wants a certificate of this device",
-                "give one in mqtt.cert_file, with its key in mqtt.key_file",
-            )
-        return Fault(
-            f"{broker.url} does not accept the certificate in mqtt.cert_file = {broker.cert_file}",
-            "give one that the broker's authority has signed and that has not expired",
-        )
-    return Fault(
-        f"{broker.url} ended TLS ({reason.lower().replace('_', ' ')})",
-        "see the broker's log; it may want another version of TLS",
-    )
-
-
 def _broken(ending: Ending, broker: Broker) -> Fault:
     error = ending.error
     if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
-        return _alert(error, broker)
+        return tls_faults.alert(error, broker)
     if ending.wants_tls or (not broker.tls and ending.first_bytes.startswith(_TLS_ALERT)):
         return Fault(
             f"what listens at {broker.url} speaks TLS",

@@ -13,13 +13,13 @@ from typing import Literal, Protocol
 
 import structlog
 
-from edged.frontends.mqtt.link import faults
+from edged.frontends.mqtt.link import faults, tls_faults
 from edged.frontends.mqtt.link.broker import Broker
 from edged.frontends.mqtt.link.client import Plan
 from edged.frontends.mqtt.link.connection import Connection
 from edged.frontends.mqtt.link.dialect import Dialect
 from edged.frontends.mqtt.link.ending import Ending
-from edged.frontends.mqtt.link.faults import Fault
+from edged.frontends.mqtt.link.fault import Fault
 from edged.frontends.mqtt.link.feed import Feed
 from edged.frontends.mqtt.link.live import Live
 from edged.frontends.mqtt.link.pauses import CLOCK_SECONDS, DUPLICATE_SECONDS, Pauses, Suspicion
@@ -263,7 +263,7 @@ class Link:
             faults.explain(ending, self._broker, client_id=self._client_id, clock_synchronised=synchronised),
             ending,
         )
-        if faults.is_about_time(ending) and not synchronised:
+        if tls_faults.is_about_time(ending) and not synchronised:
             self.state = "waiting_for_time"
             return CLOCK_SECONDS
         self.state = "backing_off"
