@@ -14,16 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import free_port
-from tests.e2e.interop.conftest import (
-    AEDES_NODE,
-    Device,
-    StartDevice,
-    check_answer,
-    need,
-    new_id,
-    open_requester,
-)
+from tests.e2e.interop.conftest import StartDevice
+from tests.e2e.interop.programs import need
+from tests.e2e.interop.requester import Device, check_answer, new_id, open_requester
 
+AEDES_NODE = 20  # the oldest that it runs on
 LISTEN_SECONDS = 90.0
 STOP_SECONDS = 20.0
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one in PATH gives up root for its own user
@@ -65,11 +60,11 @@ async def test_each_client_is_answered(foreign: Device) -> None:
         ids = [new_id() for _ in range(4)]
         for who in (requester, other):
             for id in ids:
-                await who.ask({"id": id, "prompt": "Tell me of the harbour.", "max_tokens": 200})
+                await who.ask({"id": id, "prompt": "Tell me of the harbour.", "max_tokens": 48})
         for who in (requester, other):
             for id in ids:
                 frames = [message.frame for message in await who.answer(id)]
-                assert check_answer(frames)["usage"]["completion_tokens"] == 200
+                assert check_answer(frames)["usage"]["completion_tokens"] == 48
                 assert "chunk" in {frame["type"] for frame in frames}
 
 

@@ -10,16 +10,10 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.e2e.interop.conftest import (
-    Device,
-    check_answer,
-    lines_of,
-    need,
-    new_id,
-    open_requester,
-    running,
-)
+from tests.e2e.interop.programs import lines_of, need, running
+from tests.e2e.interop.requester import Device, check_answer, new_id, open_requester
 
 CLIENTS = Path(__file__).parent / "clients"
 PROMPT = "Tell me of the harbour."
@@ -148,7 +142,7 @@ async def test_paho_3_1_1(device: Device) -> None:
     replies = f"{device.base}/reply/{name}/here"
     subscribed: queue.SimpleQueue[int] = queue.SimpleQueue()
     arrived: queue.SimpleQueue[paho.MQTTMessage] = queue.SimpleQueue()
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
     client.on_connect = lambda client, *_: client.subscribe(replies, 1)
     client.on_subscribe = lambda *_: subscribed.put(1)
     client.on_message = lambda client, data, message: arrived.put(message)

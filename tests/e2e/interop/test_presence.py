@@ -5,17 +5,9 @@ from __future__ import annotations
 import json
 
 from tests.brokers import Mosquitto
-from tests.e2e.interop.conftest import (
-    Device,
-    Requester,
-    StartDevice,
-    check_answer,
-    lines_of,
-    need,
-    new_root,
-    open_requester,
-    running,
-)
+from tests.e2e.interop.conftest import StartDevice
+from tests.e2e.interop.programs import lines_of, need, running
+from tests.e2e.interop.requester import Device, Requester, check_answer, new_root, open_requester
 
 
 async def test_status_info_and_health(device: Device, requester: Requester) -> None:
@@ -46,9 +38,11 @@ async def test_status_info_and_health(device: Device, requester: Requester) -> N
     assert health.frame["uptime_seconds"] > 0
 
 
-async def test_the_broker_tells_that_a_device_is_lost(broker: Mosquitto, start_device: StartDevice) -> None:
+async def test_the_broker_tells_that_a_device_is_lost(
+    mosquitto: Mosquitto, start_device: StartDevice
+) -> None:
     """The will has the session of the birth, so that it can be told from that of another connection."""
-    device = start_device(broker.port)
+    device = start_device(mosquitto.port)
     async with open_requester(device) as requester:
         await requester.listen(f"{device.base}/status")
         assert (await requester.next()).frame["state"] == "online"
@@ -56,13 +50,13 @@ async def test_the_broker_tells_that_a_device_is_lost(broker: Mosquitto, start_d
         lost = (await requester.next()).frame
     assert (lost["state"], lost["phase"], lost["session"]) == ("offline", "lost", device.birth["session"])
     lines = await lines_of(
-        *(need("mosquitto_sub"), "-p", str(broker.port), "-t", f"{device.base}/status"), until="lost"
+        *(need("mosquitto_sub"), "-p", str(mosquitto.port), "-t", f"{device.base}/status"), until="lost"
     )
     assert json.loads(lines[-1]) == lost
 
 
-async def test_a_stop_is_told_by_the_device_itself(broker: Mosquitto, start_device: StartDevice) -> None:
-    device = start_device(broker.port)
+async def test_a_stop_is_told_by_the_device_itself(mosquitto: Mosquitto, start_device: StartDevice) -> None:
+    device = start_device(mosquitto.port)
     async with open_requester(device) as requester:
         await requester.listen(f"{device.base}/status")
         assert device.daemon.stop() == 0
@@ -102,7 +96,7 @@ async def test_a_command_under_its_transaction_is_carried_out_once(
 
 
 async def test_what_the_broker_kept_from_earlier_is_dropped(
-    broker: Mosquitto, start_device: StartDevice
+    mosquitto: Mosquitto, start_device: StartDevice
 ) -> None:
     """Retained prompts and commands are not obeyed at each start.
 
@@ -110,7 +104,7 @@ async def test_what_the_broker_kept_from_earlier_is_dropped(
     """
     root = new_root()
     base = f"{root}/v1/test"
-    publish = [need("mosquitto_pub"), "-p", str(broker.port), "-r", "-q", "1"]
+    publish = [need("mosquitto_pub"), "-p", str(mosquitto.port), "-r", "-q", "1"]
     for topic, payload in (("ask/eve", "Hello"), ("cmd/cancel_all", '{"transaction": 1}')):
         async with running(*publish, "-t", f"{base}/{topic}", "-m", payload) as publisher:
             assert await publisher.wait() == 0
@@ -118,7 +112,7 @@ async def test_what_the_broker_kept_from_earlier_is_dropped(
         need("mosquitto_sub"),
         "-d",
         "-p",
-        str(broker.port),
+        str(mosquitto.port),
         "-t",
         f"{base}/event/#",
         "-F",
@@ -126,7 +120,7 @@ async def test_what_the_broker_kept_from_earlier_is_dropped(
     ]
     async with running(*listen) as listener:
         await listener.lines("Subscribed")
-        device = start_device(broker.port, root=root, mqtt={"protocol": "3.1.1", "open_ask": False})
+        device = start_device(mosquitto.port, root=root, mqtt={"protocol": "3.1.1", "open_ask": False})
         await listener.lines(f"EVENT {base}/event/retained_", times=2)
     async with open_requester(device, version="3.1.1", name="eve") as requester:
         await requester.ask("Hello", topic="ask")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.e2e.interop.conftest import Device, Requester, check_answer, new_id, open_requester
+from tests.e2e.interop.requester import Device, Requester, check_answer, new_id, open_requester
 
 LONG = {"prompt": "Tell me of the harbour.", "max_tokens": 2000}
 SENTENCE_ENDS = (".", "!", "?", "\n", "。", "！", "？")
