@@ -173,12 +173,11 @@ class MqttFrontend:
         """Listen, and say that the device is here."""
         filters = self._topics.subscriptions(open_ask=self._settings.mqtt.open_ask)
         self._faults = await self._link.subscribe(
-            # Of our own status we want the echo; of a prompt we want to know that it is kept by the broker.
-            Subscription(
-                filter,
-                no_local=filter != self._topics.status,
-                retain_as_published=filter != self._topics.status,
-            )
+            # Of our own status we want the echo, and what another device of the same id has left there; of a
+            # prompt we want to know that it is kept by the broker.
+            Subscription(filter, no_local=False, retain_handling=0)
+            if filter == self._topics.status
+            else Subscription(filter, retain_as_published=True)
             for filter in filters
         )
         for filter, fault in self._faults.items():
@@ -193,8 +192,11 @@ class MqttFrontend:
         if arrival is None:
             message.acknowledge()
         elif arrival.subject == "status":
-            if self._presence.heard(message):
+            rival = self._presence.heard(message)
+            if rival == "here":
                 self._link.foreign_session()
+            elif rival == "was_here":
+                self._link.foreign_trace()
         elif self._closing:
             return  # not acknowledged: it is for the next daemon
         elif arrival.subject == "cancel":

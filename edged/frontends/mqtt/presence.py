@@ -6,7 +6,7 @@ import asyncio
 import platform
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 import structlog
@@ -66,6 +66,7 @@ class Presence:
         self._health_at = 0.0
         self._sessions: set[str] = set()  # this process's
         self._own_heard = False  # our birth has come back: what comes after it is no echo of earlier times
+        self._rival = ""  # the last session of another device of our id, or of an earlier process
         self._again = False  # the retained status is another's
         self._alarms: dict[str, float] = {}  # to when their cause was last seen
         self._cleared = False
@@ -109,8 +110,8 @@ class Presence:
             self._health_at = now
             self._publish(self._topics.health, encode(self._health()).encode())
 
-    def heard(self, message: Message) -> bool:
-        """Take a word about this device's status; return whether another device of the same id said it."""
+    def heard(self, message: Message) -> Literal["here", "was_here"] | None:
+        """Take a word about this device's status; say whether it tells of another device of the same id."""
         message.acknowledge()
         try:
             fields = read_object(message.payload)
@@ -119,14 +120,19 @@ class Presence:
         session, state = str(fields.get("session")), fields.get("state")
         if self._link.connection is not None and session == self._link.connection.session:
             self._own_heard = True
-            return False
-        if session in self._sessions and state == "offline":
+            return None
+        foreign = session not in self._sessions
+        if not foreign and state == "offline":
             self._again = True  # the late will of a connection of ours
-            return False
-        if message.retain or not self._own_heard:
-            return False
-        self._again = True
-        return state == "online" and session not in self._sessions
+            return None
+        left = foreign and session != self._rival and (message.retain or state == "offline")
+        if left:
+            self._rival = session
+        if self._own_heard and not message.retain:
+            self._again = True
+            if foreign and state == "online":
+                return "here"
+        return "was_here" if left else None
 
     def alarm(self, type: str) -> None:
         """Raise an alarm, or note that its cause is still there."""

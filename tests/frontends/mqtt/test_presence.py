@@ -48,7 +48,7 @@ class Device:
         self.presence.connected()
         return cast(dict[str, Any], json.loads(will.payload))
 
-    def hear(self, *, retain: bool = False, **fields: Any) -> bool:
+    def hear(self, *, retain: bool = False, **fields: Any) -> str | None:
         return self.presence.heard(Message(BASE + "status", json.dumps(fields).encode(), retain=retain))
 
     def said(self, level: str) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ async def test_the_late_will_of_an_own_connection_is_said_over(device: Device) -
 async def test_another_device_of_the_same_id_is_noticed(device: Device) -> None:
     device.connect("s1")
     assert not device.hear(state="online", session="s1")
-    assert device.hear(state="online", session="foreign")
+    assert device.hear(state="online", session="foreign") == "here"
 
 
 async def test_what_was_said_before_the_own_birth_is_no_other_device(device: Device) -> None:
@@ -118,8 +118,16 @@ async def test_what_was_said_before_the_own_birth_is_no_other_device(device: Dev
     device.connect("s1")
     assert not device.hear(state="online", session="of an earlier daemon")
     assert not device.hear(state="online", session="s1")
-    assert not device.hear(state="online", session="kept by the broker", retain=True)
-    assert not device.hear(state="offline", session="of an earlier daemon")
+
+
+@pytest.mark.parametrize("trace", [{"state": "online", "retain": True}, {"state": "offline"}])
+async def test_each_session_that_was_there_is_told_once(device: Device, trace: dict[str, Any]) -> None:
+    """It may have been this device's own, before a restart; and a broker may say the same again."""
+    device.connect("s1")
+    assert device.hear(session="foreign", **trace) == "was_here"
+    assert device.hear(session="foreign", **trace) is None
+    assert device.hear(session="s1", **trace) is None
+    assert device.hear(session="of another daemon", **trace) == "was_here"
 
 
 async def test_nonsense_on_the_own_status_topic_is_said_over(device: Device) -> None:

@@ -98,7 +98,7 @@ class Link:
         self._connections = 0
         self._dropped = 0  # by earlier connections
         self._live: Live | None = None
-        self._foreign = False
+        self._foreign = self._contested = False
         self._stopping = False
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
@@ -159,6 +159,10 @@ class Link:
         self._foreign = True
         if self._live is not None:
             self._live.leave(will=False)
+
+    def foreign_trace(self) -> None:
+        """Note that another session was there since the last connection: this one may have cut it off."""
+        self._contested = True
 
     def publish(self, publication: Publication) -> None:
         """Put a publication at the end of the line; it is kept until the broker has acknowledged it."""
@@ -223,7 +227,7 @@ class Link:
         version = self._dialect.choose()
         plan = self._plan(version)
         self.state = "connecting"
-        self._foreign = False
+        self._foreign = self._contested = False
         self._live = live = Live(plan, feed=self._feed, hooks=self)
         try:
             live.start()
@@ -252,8 +256,7 @@ class Link:
     def _judge(self, ending: Ending, version: Literal["5", "3.1.1"], live: Live) -> float:
         """Say what is wrong and return how long to wait."""
         self._pauses.lived(live.lived)
-        kept = self._clean_start or (live.connection is not None and live.connection.session_present)
-        if self._suspicion.ended(ending, lived=live.lived, session_kept=kept) or self._foreign:
+        if self._suspicion.ended(ending, lived=live.lived, contested=self._contested) or self._foreign:
             self._set_fault(faults.duplicate(self._client_id))
             self.state = "duplicate_id"
             self._call(self._on_duplicate)

@@ -36,26 +36,26 @@ class Suspicion:
     """Notices a second device of the same id by how connections end.
 
     A broker that speaks MQTT 5 should say so, and not all do (mosquitto 2.0 does not). What they all do is
-    close the older connection: three in a row, each soon after its beginning, each of a session that the
-    broker still had, and the broker there at once for the next.
+    close the older connection: three in a row, each soon after its beginning, and from the second one on
+    each after another session's. Without that sign it may be the network that closes connections.
     """
 
     def __init__(self) -> None:
         self._drops = 0
 
-    def ended(self, ending: Ending, *, lived: float, session_kept: bool) -> bool:
+    def ended(self, ending: Ending, *, lived: float, contested: bool) -> bool:
         """Note an ending; say whether it is the work of a second device.
 
         Args:
             ending: of a connection, or of a try to make one.
             lived: how long the connection lasted, in seconds.
-            session_kept: whether the broker had kept the session for the connection, or was not to.
+            contested: whether a trace of another session of this id was found on the connection.
         """
         if ending.why == "disconnected" and ending.code == reasons.SESSION_TAKEN_OVER:
             self._drops = 0
             return True
         closed = ending.why == "lost" and ending.answered and ending.error is None
-        if not closed or lived >= STABLE_SECONDS or not (session_kept or self._drops == 0):
+        if not closed or lived >= STABLE_SECONDS or not (contested or self._drops == 0):
             self._drops = 0
             return False
         self._drops += 1
