@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-PACKET_BYTES = 512  # of a packet beside its topic and payload, correlation data included
+PACKET_BYTES = 512  # of a packet beside its topic, payload and correlation data
 WORST_BYTES = 6  # of a character in JSON: \u0000
 LEAST_CHARACTERS = 16
 
@@ -139,8 +139,9 @@ class Outbox:
             return payload
         error = EdgedError(
             ErrorCode.TOO_LARGE,
-            f"the answer's last frame has {size} bytes, and the broker takes {most}: ask for fewer tokens "
-            "(max_tokens) or logprobs, or raise the broker's limit",
+            f"the answer's last frame has {size} bytes; {max(most, 0)} fit into the broker's packets of at "
+            f"most {self._largest_packet} bytes: ask for fewer tokens (max_tokens) or logprobs, or raise the "
+            "broker's limit",
         )
         return encode_frame(
             Failed(terminal.id, terminal.attempt, terminal.seq, code=error.code, message=error.message),
@@ -148,10 +149,15 @@ class Outbox:
         )
 
     def _most_bytes(self, address: Address) -> int | None:
-        connection = self._link.connection
-        if connection is None or connection.maximum_packet_size is None:
+        largest = self._largest_packet
+        if largest is None:
             return None
-        return connection.maximum_packet_size - len(address.topic.encode()) - PACKET_BYTES
+        return largest - len(address.topic.encode()) - len(address.correlation or b"") - PACKET_BYTES
+
+    @property
+    def _largest_packet(self) -> int | None:
+        connection = self._link.connection
+        return connection.maximum_packet_size if connection is not None else None
 
     def _arrived(self, serial: int, outcome: Outcome) -> None:
         self._kept.pop(serial, None)

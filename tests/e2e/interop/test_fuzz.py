@@ -16,8 +16,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.brokers import Mosquitto
 from tests.e2e.interop.conftest import StartDevice
 from tests.e2e.interop.corpus import Corpus, Malformed
+from tests.e2e.interop.programs import WAIT_SECONDS
 from tests.e2e.interop.requester import (
-    WAIT_SECONDS,
     Device,
     Requester,
     check_answer,
