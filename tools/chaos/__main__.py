@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -44,7 +45,7 @@ def main() -> int:
         print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
 
     directory = Path(tempfile.mkdtemp(prefix="edged-chaos-"))
-    tell(f"states and logs are in {directory}")
+    tell(f"states and logs are in {directory}, until everything holds")
     if options.stall:
         verdict = run_stall(options.model, directory, seconds=options.stall, tell=tell)
     else:
@@ -52,6 +53,8 @@ def main() -> int:
         what = Options(options.model, options.seed, options.prompts, options.clients, number)
         verdict = run(what, directory, tell)
     _print(verdict)
+    if verdict.holds:
+        shutil.rmtree(directory)
     if options.out:
         fields = {"seed": options.seed, "broker_signal": options.broker_signal, **verdict.as_fields()}
         options.out.write_text(json.dumps(fields, indent=2) + "\n")

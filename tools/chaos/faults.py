@@ -74,6 +74,7 @@ class Shaker:
     down, and its own fault strikes when some of them are answered.
 
     Attributes:
+        struck: faults that have struck, by kind.
         broker_kills: from when to when, in unix time, the broker was down after a SIGKILL.
 
     Args:
@@ -83,6 +84,7 @@ class Shaker:
     """
 
     def __init__(self, house: House, broker_signal: signal.Signals, tell: Callable[[str], None]) -> None:
+        self.struck: Counter[Kind] = Counter()
         self.broker_kills: list[tuple[float, float]] = []
         self._house = house
         self._broker_signal = broker_signal
@@ -102,6 +104,7 @@ class Shaker:
             requesters.release(round((number + 2) * share))
             self._tell(f"{ledger.answered:4} of {total} answered; {fault.kind} {fault.seconds:.2f} s")
             self._strike(fault)
+            self.struck[fault.kind] += 1
         return ledger.wait_answered(total, patience_seconds)
 
     def _strike(self, fault: Fault) -> None:

@@ -73,7 +73,7 @@ def run(options: Options, directory: Path, tell: Callable[[str], None] = lambda 
             answered = shaker.run(faults, requesters, ledger, PATIENCE_SECONDS)
             seconds = time.monotonic() - began
     verdict = judge(ledger, house.log(), broker_kills=shaker.broker_kills, repeats_allowed=repeats)
-    verdict.counts |= {str(kind): count for kind, count in options.faults.items()}
+    verdict.counts |= {str(kind): shaker.struck[kind] for kind in options.faults}
     verdict.counts["seconds"] = round(seconds)
     if not answered:
         verdict.faults.insert(0, f"nothing came for {PATIENCE_SECONDS:g} s, and answers are missing")
