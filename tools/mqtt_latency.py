@@ -1,0 +1,364 @@
+"""Measures what the way over MQTT adds to the way over the socket, for the same request to the same daemon.
+
+    python tools/mqtt_latency.py MODEL.gguf [--runs N] [--tokens N] [--threads N]
+        [--llama-server PATH] [--json]
+
+Requests over the socket (SSE) and over MQTT (through a local mosquitto) take turns, pair by pair. It prints,
+as medians with their spread, when the first chunk came and when the answer was whole, and what MQTT added:
+once on this machine's disk, and once with each fsync of the daemon delayed by 20 ms, as on a memory card.
+With --llama-server, that program answers the same text in each turn too. It exits with 1 if a bar is missed:
+the first chunk at most 10 ms later, the whole answer at most 3 % later. Run it on a machine that does
+nothing else; where that can't be had, --threads 1 keeps the engine's threads from waiting for each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+PROMPT = "Write a story about a harbour in winter and the people who work there."
+FIRST_CHUNK_BAR_MS = 10.0
+WHOLE_BAR_PERCENT = 3.0
+FSYNC_MS = 20
+START_SECONDS = 120.0
+DEVICE = "latency"
+BASE = f"edged/v1/{DEVICE}"
+SHIM = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+static void pause_(void) { struct timespec t = {0, MILLISECONDS * 1000000L}; nanosleep(&t, 0); }
+int fsync(int fd) { pause_(); return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd); }
+int fdatasync(int fd) { pause_(); return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd); }
+"""
+
+
+class Answer(NamedTuple):
+    """Milliseconds from the request to the first text and to the end, and the text."""
+
+    first: float
+    whole: float
+    text: str
+
+
+Way = Callable[[], Answer]
+
+
+def free_port() -> int:
+    """Return a TCP port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(command: list[str], directory: Path, environ: dict[str, str] | None = None) -> Iterator[Path]:
+    """Run a program; give its log, and stop it at the end."""
+    log = directory / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, **(environ or {})}
+        )
+    try:
+        yield log
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.wait()
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something, and give up with a word on it."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"{what} does not start within {START_SECONDS:.0f} s")
+        time.sleep(0.05)
+
+
+def listens(port: int) -> bool:
+    """Say whether somebody listens on a port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@contextmanager
+def mosquitto(directory: Path) -> Iterator[int]:
+    """Run a broker; give its port."""
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        sys.exit("mosquitto isn't installed: apt-get install mosquitto")
+    port = free_port()
+    config = directory / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    with process([program, "-c", str(config)], directory):
+        wait_until(lambda: listens(port), "mosquitto")
+        yield port
+
+
+def slow_fsync(directory: Path) -> dict[str, str]:
+    """Return the environment in which each fsync takes FSYNC_MS longer."""
+    source, library = directory / "fsync.c", directory / "fsync.so"
+    source.write_text(SHIM.replace("MILLISECONDS", str(FSYNC_MS)))
+    subprocess.run(
+        [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True
+    )
+    return {"LD_PRELOAD": str(library)}
+
+
+@contextmanager
+def daemon(
+    model: Path, port: int, directory: Path, environ: dict[str, str], threads: int | None
+) -> Iterator[Path]:
+    """Run edged behind a broker; give its socket once it is ready and connected."""
+    state = Path(tempfile.mkdtemp(dir=directory))
+    config = state / "edged.toml"
+    config.write_text(
+        f'device_id = "{DEVICE}"\nstate_dir = "{state}"\nruntime_dir = "{state}"\n'
+        f'[model]\npath = "{model.absolute()}"\ncontext = 2048\nsequences = 2\n'
+        f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n'
+        + (f"[engine]\nthreads = {threads}\nthreads_batch = {threads}\n" if threads else "")
+    )
+    path = state / "edged.sock"
+
+    def ready() -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status = json.loads(unix_request(path, "GET", "/v1/status").read())
+            return bool(status["phase"] == "ready" and status["mqtt"]["state"] == "connected")
+        return False
+
+    with process([sys.executable, "-m", "edged", "--config", str(config)], directory, environ) as log:
+        wait_until(ready, f"edged (its log: {log})")
+        yield path
+
+
+def unix_request(path: Path, method: str, address: str, body: Any = None) -> http.client.HTTPResponse:
+    """Send a request to a Unix socket."""
+    connection = http.client.HTTPConnection("edged")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(path))
+    payload = json.dumps(body) if body is not None else None
+    connection.request(method, address, payload, {"Content-Type": "application/json"} if payload else {})
+    return connection.getresponse()
+
+
+def read_stream(started: float, response: http.client.HTTPResponse) -> Answer:
+    """Read an answer in OpenAI's chunks."""
+    if response.status != 200:
+        sys.exit(f"the request was refused: {response.read().decode()}")
+    text, first = "", 0.0
+    for line in response:
+        if line.startswith(b"data: [DONE]"):
+            break
+        if line.startswith(b"data: "):
+            choices = json.loads(line[6:])["choices"]
+            piece = choices[0]["delta"].get("content") if choices else None
+            if piece:
+                first = first or time.perf_counter()
+                text += piece
+    whole = time.perf_counter()
+    response.read()
+    return Answer((first - started) * 1000, (whole - started) * 1000, text)
+
+
+def over_http(connect: Callable[[Any], http.client.HTTPResponse], tokens: int) -> Way:
+    """Return what asks over HTTP, by SSE."""
+    body = {
+        "messages": [{"role": "user", "content": PROMPT}],
+        "max_tokens": tokens,
+        "temperature": 0,
+        "stream": True,
+    }
+
+    def ask() -> Answer:
+        started = time.perf_counter()
+        return read_stream(started, connect(body))
+
+    return ask
+
+
+class MqttRequester:
+    """Asks over MQTT 5, on one connection."""
+
+    def __init__(self, port: int, tokens: int) -> None:
+        self._tokens = tokens
+        self._frames: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        subscribed: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client.on_connect = lambda client, *_: client.subscribe(f"{BASE}/reply/meter/#", 1)
+        self._client.on_subscribe = lambda *_: subscribed.put(None)
+        self._client.on_message = lambda client, data, message: self._frames.put(
+            (time.perf_counter(), bytes(message.payload))
+        )
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        subscribed.get(timeout=START_SECONDS)
+
+    def ask(self) -> Answer:
+        """Ask once."""
+        fields = {"prompt": PROMPT, "max_tokens": self._tokens, "temperature": 0}
+        payload = json.dumps({"id": f"{os.getpid()}-{time.monotonic_ns()}", **fields})
+        started = time.perf_counter()
+        self._client.publish(f"{BASE}/ask/meter", payload, qos=1)
+        first = 0.0
+        while True:
+            arrived, raw = self._frames.get(timeout=START_SECONDS)
+            frame = json.loads(raw)
+            if frame["type"] == "chunk":
+                first = first or arrived
+            elif frame["type"] == "error":
+                sys.exit(f"the request was refused: {frame['message']}")
+            elif frame["type"] == "done":
+                return Answer((first - started) * 1000, (arrived - started) * 1000, frame["text"])
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@contextmanager
+def llama_server(
+    program: Path, model: Path, directory: Path, tokens: int, threads: int | None
+) -> Iterator[Way]:
+    """Run llama-server; give what asks it."""
+    port = free_port()
+    command = [str(program), "-m", str(model), "-c", "4096", "-np", "2", "--port", str(port)]
+    command += ["-t", str(threads), "-tb", str(threads)] if threads else []
+
+    def connect(body: Any) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        fields = {**body, "cache_prompt": False}
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps(fields), {"Content-Type": "application/json"}
+        )
+        return connection.getresponse()
+
+    def ready() -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        return False
+
+    with process(command, directory):
+        wait_until(ready, "llama-server")
+        yield over_http(connect, tokens)
+
+
+def take_turns(ways: dict[str, Way], runs: int, label: str) -> dict[str, list[Answer]]:
+    """Ask by each way in turn, another one first each time; the first round is to warm up."""
+    answers: dict[str, list[Answer]] = {name: [] for name in ways}
+    names = [*ways]
+    for run in range(runs + 1):
+        for place in range(len(names)):
+            name = names[(run + place) % len(names)]
+            answer = ways[name]()
+            if run:
+                answers[name].append(answer)
+        print(f"\r{label}: {run} of {runs} runs", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    if len({answer.text for name in ("socket", "mqtt") for answer in answers[name]}) > 1:
+        print("the answers were not all the same text", file=sys.stderr)
+    return answers
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def figures_of(answers: dict[str, list[Answer]]) -> dict[str, dict[str, float]]:
+    """Return the table of one setting."""
+    figures = {}
+    for name, given in answers.items():
+        figures[f"{name}: first chunk, ms"] = spread([answer.first for answer in given])
+        figures[f"{name}: whole answer, ms"] = spread([answer.whole for answer in given])
+    pairs = [*zip(answers["socket"], answers["mqtt"], strict=True)]
+    figures["added by MQTT: first chunk, ms"] = spread([b.first - a.first for a, b in pairs])
+    figures["added by MQTT: whole answer, %"] = spread([(b.whole / a.whole - 1) * 100 for a, b in pairs])
+    return figures
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure both settings."""
+    model, tokens = arguments.model, arguments.tokens
+    figures = {}
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edged-latency-")))
+        port = stack.enter_context(mosquitto(directory))
+        others = {}
+        if arguments.llama_server is not None:
+            server = llama_server(arguments.llama_server, model, directory, tokens, arguments.threads)
+            others["llama-server"] = stack.enter_context(server)
+        settings = {"this disk": {}, f"each fsync {FSYNC_MS} ms later": slow_fsync(directory)}
+        for label, environ in settings.items():
+            with ExitStack() as setting:
+                path = setting.enter_context(daemon(model, port, directory, environ, arguments.threads))
+                requester = setting.enter_context(contextlib.closing(MqttRequester(port, tokens)))
+                connect = partial(unix_request, path, "POST", "/v1/chat/completions")
+                ways = {"socket": over_http(connect, tokens), "mqtt": requester.ask, **others}
+                figures[label] = figures_of(take_turns(ways, max(1, arguments.runs), label))
+    return figures
+
+
+def main() -> int:
+    """Measure and print a table, or JSON; return 1 if a bar is missed."""
+    summary, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL.gguf")
+    parser.add_argument("--runs", type=int, default=20, help="pairs that count (default: 20)")
+    parser.add_argument("--tokens", type=int, default=128, help="length of each answer (default: 128)")
+    parser.add_argument(
+        "--llama-server", type=Path, metavar="PATH", help="a llama-server to measure beside it"
+    )
+    parser.add_argument("--threads", type=int, help="of the engine (default: as edged chooses)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        figures = measure(arguments)
+        missed = [
+            label
+            for label, table in figures.items()
+            if table["added by MQTT: first chunk, ms"]["median"] > FIRST_CHUNK_BAR_MS
+            or table["added by MQTT: whole answer, %"]["median"] > WHOLE_BAR_PERCENT
+        ]
+        if arguments.json:
+            print(json.dumps({"cores": os.cpu_count(), "missed": missed, "figures": figures}, indent=2))
+            return 1 if missed else 0
+        for label, table in figures.items():
+            print(f"\n{label} ({arguments.runs} runs, {arguments.tokens} tokens)")
+            for name, value in table.items():
+                print(f"  {name:35} {value['median']:9.1f}   ({value['min']:.1f} to {value['max']:.1f})")
+        print(
+            f"\nbars: first chunk at most {FIRST_CHUNK_BAR_MS:.0f} ms later, whole answer at most "
+            f"{WHOLE_BAR_PERCENT:.0f} % later: " + (f"missed on {', '.join(missed)}" if missed else "met")
+        )
+        return 1 if missed else 0
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
