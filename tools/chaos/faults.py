@@ -42,7 +42,7 @@ class Fault:
     Attributes:
         kind: what.
         share: how much of its share of the prompts is answered when it strikes.
-        pause: seconds between that moment and the strike.
+        pause: seconds between that moment, when the next share is let go, and the strike.
         seconds: how long it lasts, where it lasts.
     """
 
@@ -70,8 +70,8 @@ def draw_faults(counts: Counter[Kind], rng: random.Random) -> list[Fault]:
 class Shaker:
     """Carries the faults out, spread over the prompts: each fault has a share of them.
 
-    A share's prompts are let go when the fault before it begins, so that prompts come in while something is
-    down, and its own fault strikes when some of them are answered.
+    A share's prompts are let go just before the fault before it strikes, so that prompts are coming in then
+    and while something is down; its own fault strikes when some of them are answered.
 
     Attributes:
         struck: faults that have struck, by kind.
@@ -100,8 +100,8 @@ class Shaker:
             requesters.release(round((number + 1) * share))
             if not ledger.wait_answered(int((number + fault.share) * share), patience_seconds):
                 return False
-            time.sleep(fault.pause)
             requesters.release(round((number + 2) * share))
+            time.sleep(fault.pause)
             self._tell(f"{ledger.answered:4} of {total} answered; {fault.kind} {fault.seconds:.2f} s")
             self._strike(fault)
             self.struck[fault.kind] += 1

@@ -43,6 +43,7 @@ class Options:
         clients: how many.
         broker_signal: SIGTERM, and nobody repeats an ask; or SIGKILL, and repeats are counted.
         faults: how many of each kind.
+        patience_seconds: a run ends when nothing has come for so long.
     """
 
     model: Path
@@ -51,6 +52,7 @@ class Options:
     clients: int = 20
     broker_signal: signal.Signals = signal.SIGTERM
     faults: dict[Kind, int] = field(default_factory=lambda: dict(FULL))
+    patience_seconds: float = PATIENCE_SECONDS
 
 
 def run(options: Options, directory: Path, tell: Callable[[str], None] = lambda line: None) -> Verdict:
@@ -70,11 +72,11 @@ def run(options: Options, directory: Path, tell: Callable[[str], None] = lambda 
         )
         shaker = Shaker(house, options.broker_signal, tell)
         with requesters:
-            answered = shaker.run(faults, requesters, ledger, PATIENCE_SECONDS)
+            answered = shaker.run(faults, requesters, ledger, options.patience_seconds)
             seconds = time.monotonic() - began
     verdict = judge(ledger, house.log(), broker_kills=shaker.broker_kills, repeats_allowed=repeats)
     verdict.counts |= {str(kind): shaker.struck[kind] for kind in options.faults}
     verdict.counts["seconds"] = round(seconds)
     if not answered:
-        verdict.faults.insert(0, f"nothing came for {PATIENCE_SECONDS:g} s, and answers are missing")
+        verdict.faults.insert(0, f"nothing came for {options.patience_seconds:g} s, and answers are missing")
     return verdict

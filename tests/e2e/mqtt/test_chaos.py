@@ -23,7 +23,15 @@ def test_nothing_is_lost_and_nothing_is_answered_twice(
     tmp_path: Path, tiny_model: Path, broker_signal: signal.Signals
 ) -> None:
     """Where the broker can save what it has, no requester needs to ask again."""
-    options = Options(tiny_model, seed=7, prompts=60, clients=20, broker_signal=broker_signal, faults=FAULTS)
+    options = Options(
+        tiny_model,
+        seed=7,
+        prompts=60,
+        clients=20,
+        broker_signal=broker_signal,
+        faults=FAULTS,
+        patience_seconds=30,
+    )
     verdict = run(options, tmp_path)
     assert verdict.faults == []
     assert verdict.counts["answers"] == 60
