@@ -40,6 +40,7 @@ PROMPT = "Write a story about a harbour in winter and the people who work there.
 FIRST_CHUNK_BAR_MS = 10.0
 WHOLE_BAR_PERCENT = 3.0
 FSYNC_MS = 20
+PAUSE_SECONDS = 0.1  # between requests: TCP holds a small packet back while another is not acknowledged
 START_SECONDS = 120.0
 DEVICE = "latency"
 BASE = f"edged/v1/{DEVICE}"
@@ -103,14 +104,17 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def mosquitto(directory: Path) -> Iterator[int]:
+def mosquitto(directory: Path, *, nodelay: bool) -> Iterator[int]:
     """Run a broker; give its port."""
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
         sys.exit("mosquitto isn't installed: apt-get install mosquitto")
     port = free_port()
     config = directory / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+        f"set_tcp_nodelay {str(nodelay).lower()}\n"
+    )
     with process([program, "-c", str(config)], directory):
         wait_until(lambda: listens(port), "mosquitto")
         yield port
@@ -273,6 +277,7 @@ def take_turns(ways: dict[str, Way], runs: int, label: str) -> dict[str, list[An
     for run in range(runs + 1):
         for place in range(len(names)):
             name = names[(run + place) % len(names)]
+            time.sleep(PAUSE_SECONDS)
             answer = ways[name]()
             if run:
                 answers[name].append(answer)
@@ -306,7 +311,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, floa
     figures = {}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edged-latency-")))
-        port = stack.enter_context(mosquitto(directory))
+        port = stack.enter_context(mosquitto(directory, nodelay=not arguments.stock_broker))
         others = {}
         if arguments.llama_server is not None:
             server = llama_server(arguments.llama_server, model, directory, tokens, arguments.threads)
@@ -335,6 +340,11 @@ def main() -> int:
         "--llama-server", type=Path, metavar="PATH", help="a llama-server to measure beside it"
     )
     parser.add_argument("--threads", type=int, help="of the engine (default: as edged chooses)")
+    parser.add_argument(
+        "--stock-broker",
+        action="store_true",
+        help="leave mosquitto's set_tcp_nodelay off, as it is by default; config/mosquitto has it on",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
