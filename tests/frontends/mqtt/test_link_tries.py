@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
+import socket
+import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -144,6 +148,44 @@ def test_pauses_grow_with_full_jitter_and_begin_again_after_a_good_connection(
     assert tries.next() == 60
     tries.lived(30)
     assert tries.next() == 1
+
+
+def no_descriptors(*_: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def no_threads(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "fail", "told"),
+    [
+        (socket, "socketpair", no_descriptors, "no means left for a connection with mqtt://127.0.0.1"),
+        (threading.Thread, "start", no_threads, "a bug in edged"),
+    ],
+)
+async def test_a_try_that_cannot_even_begin_is_told_and_made_again(
+    make_link: MakeLink,
+    pauses_taken: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    where: object,
+    what: str,
+    fail: Callable[..., None],
+    told: str,
+) -> None:
+    async with ScriptedBroker(healthy) as broker:
+        with monkeypatch.context() as want:
+            want.setattr(where, what, fail)
+            owner = make_link(broker.port)
+            await until(lambda: len(pauses_taken) >= 2 or owner.task.done())
+            assert owner.link.state == "backing_off"
+            assert owner.link.fault is not None
+            assert told in owner.link.fault.message
+            assert "edged tries again by itself" in owner.link.fault.remedy
+            assert all(seconds >= 0.5 for seconds in pauses_taken)
+        await owner.connected()
+        assert owner.link.fault is None
 
 
 async def test_a_session_taken_over_is_a_second_device(

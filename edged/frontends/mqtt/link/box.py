@@ -60,7 +60,12 @@ class Box:
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._wake_reader.close()
+            self._wake_writer.close()
+            raise
 
     def publish(self, serial: int, publish: packets.Publish) -> None:
         """Send a publication; `on_published` names the serial again."""

@@ -18,6 +18,8 @@ from edged.frontends.mqtt.link.subscription import Subscription
 _TLS_ALERT = b"\x15\x03"
 _CONNACK = b"\x20"
 
+_USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
 _WAIT = "nothing: edged tries again by itself"
 
 
@@ -55,10 +57,7 @@ def explain(ending: Ending, broker: Broker, *, client_id: str, clock_synchronise
         case "left":
             return Fault(f"the connection with {broker.url} was closed by edged", _WAIT)
         case "internal":
-            return Fault(
-                f"a bug in edged ended the connection with {broker.url} ({type(ending.error).__name__})",
-                "report it with the log at log_level debug; edged tries again by itself",
-            )
+            return _internal(ending, broker)
 
 
 def duplicate(client_id: str) -> Fault:
@@ -156,6 +155,20 @@ def _broken(ending: Ending, broker: Broker) -> Fault:
         )
     text = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     return Fault(f"the connection with {broker.url} was lost{text}", _WAIT)
+
+
+def _internal(ending: Ending, broker: Broker) -> Fault:
+    error = ending.error
+    if isinstance(error, OSError) and error.errno in _USED_UP:
+        return Fault(
+            f"the system has no means left for a connection with {broker.url} ({error.strerror})",
+            "see what uses up memory or open files on this device (LimitNOFILE of the unit bounds the latter); "
+            "edged tries again by itself",
+        )
+    return Fault(
+        f"a bug in edged ended the connection with {broker.url} ({type(error).__name__})",
+        "report it with the log at log_level debug; edged tries again by itself",
+    )
 
 
 def _by_reason(ending: Ending, broker: Broker, client_id: str) -> Fault:

@@ -134,8 +134,7 @@ class Link:
         self._idle.clear()
         try:
             while not self._stopping:
-                seconds = await self._attempt()
-                await self._pause(seconds)
+                await self._pause(await self._try())
         finally:
             self.state = "stopped"
             self._idle.set()
@@ -221,6 +220,19 @@ class Link:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(live.drained(), max(0.0, seconds))
         return [outcome.kind in ("acknowledged", "unheard") for outcome in outcomes] == [True] * len(farewell)
+
+    async def _try(self) -> float:
+        """Make an attempt, and outlive what goes wrong with it here, as where descriptors are used up."""
+        try:
+            return await self._attempt()
+        except Exception as error:
+            ending = Ending("internal", error=error)
+            self._set_fault(
+                faults.explain(ending, self._broker, client_id=self._client_id, clock_synchronised=True),
+                ending,
+            )
+            self.state = "backing_off"
+            return self._pauses.next()
 
     async def _attempt(self) -> float:
         """Connect once and stay as long as it lasts; return how long to wait before the next try."""
