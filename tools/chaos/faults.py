@@ -22,6 +22,7 @@ Kind = Literal[
     "link_cut",
     "link_reset",
     "link_stall",
+    "stall_and_kill",
     "requesters_cut",
     "requesters_reset",
 ]
@@ -31,6 +32,7 @@ LONGEST_SECONDS: dict[Kind, float] = {
     "daemon_kill": 1.0,
     "daemon_restart": 1.0,
     "link_stall": 7.0,
+    "stall_and_kill": 2.0,
 }
 SHARE_BEFORE = 0.7  # of a share's prompts are answered at most when its fault strikes
 
@@ -126,6 +128,12 @@ class Shaker:
                 house.daemon_link.stall()
                 time.sleep(fault.seconds)
                 house.daemon_link.resume()
+            case "stall_and_kill":  # answers end, and the broker has heard nothing of them
+                house.daemon_link.stall()
+                time.sleep(fault.seconds)
+                house.end_daemon(signal.SIGKILL)
+                house.daemon_link.resume()
+                house.start_daemon()
             case "requesters_cut":
                 house.requester_link.cut()
             case "requesters_reset":

@@ -27,6 +27,7 @@ FULL: dict[Kind, int] = {
     "link_cut": 2,
     "link_reset": 2,
     "link_stall": 2,
+    "stall_and_kill": 1,
     "requesters_cut": 1,
     "requesters_reset": 1,
 }

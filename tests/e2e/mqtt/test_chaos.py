@@ -12,7 +12,8 @@ from tools.chaos.run import Options, run
 
 FAULTS: dict[Kind, int] = {
     "broker_restart": 1,
-    "daemon_kill": 2,
+    "daemon_kill": 1,
+    "stall_and_kill": 1,
     "link_cut": 1,
     "link_reset": 1,
 }
