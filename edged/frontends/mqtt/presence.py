@@ -63,6 +63,7 @@ class Presence:
         self._told: tuple[str, str | None] = ("", None)  # phase and reason
         self._told_at = 0.0
         self._told_info = ""
+        self._info_due = True  # to be compared with what was told
         self._health_at = 0.0
         self._sessions: set[str] = set()  # this process's
         self._own_heard = False  # our birth has come back: what comes after it is no echo of earlier times
@@ -97,18 +98,13 @@ class Presence:
             self.refresh()
 
     def refresh(self) -> None:
-        """Publish what is no longer true at the broker."""
-        now = time.monotonic()
-        for type in [type for type, seen in self._alarms.items() if now - seen > CLEAR_SECONDS]:
-            del self._alarms[type]
-            self._publish(self._topics.alarm(type), b"")
-        if self._link.connection is None:
-            return
-        if self._refresh_status(now):
-            self._refresh_info()
-        if now - self._health_at >= self._table().health_seconds:
-            self._health_at = now
-            self._publish(self._topics.health, encode(self._health()).encode())
+        """Publish what is no longer true at the broker, such as the phase; raises nothing."""
+        for part in (self._end_alarms, self._refresh_status, self._refresh_info, self._refresh_health):
+            try:
+                part(time.monotonic())
+            except Exception:
+                # Figures of the system may be out of reach: the rest is told, and told again.
+                _log.exception("a part of what the device says of itself could not be told")
 
     def heard(self, message: Message) -> Literal["here", "was_here"] | None:
         """Take a word about this device's status; say whether it tells of another device of the same id."""
@@ -149,22 +145,38 @@ class Presence:
             return None
         return self._status("offline", "stopped", connection.session, "edged was stopped")
 
-    def _refresh_status(self, now: float) -> bool:
-        """Publish status if it is another than was told; say whether it was."""
+    def _end_alarms(self, now: float) -> None:
+        for type in [type for type, seen in self._alarms.items() if now - seen > CLEAR_SECONDS]:
+            del self._alarms[type]
+            self._publish(self._topics.alarm(type), b"")
+
+    def _refresh_status(self, now: float) -> None:
         connection = self._link.connection
-        assert connection is not None
+        if connection is None:
+            return
         phase, reason = self._core.phase, self._core.engine.supervisor.reason
         if (phase, reason) == self._told and not (self._again and now - self._told_at >= CHECK_SECONDS):
-            return False
+            return
+        status = self._status("online", phase, connection.session, reason)
         self._told, self._told_at, self._again = (phase, reason), now, False
-        self._link.publish(self._status("online", phase, connection.session, reason))
-        return True
+        self._info_due = True
+        self._link.publish(status)
 
-    def _refresh_info(self) -> None:
+    def _refresh_info(self, _: float) -> None:
+        if self._link.connection is None or not self._info_due:
+            return
+        self._info_due = False
         info = encode(self._info())
         if info != self._told_info:
             self._told_info = info
             self._publish(self._topics.info, info.encode())
+
+    def _refresh_health(self, now: float) -> None:
+        if self._link.connection is None or now - self._health_at < self._table().health_seconds:
+            return
+        self._health_at = now
+        self._info_due = True  # what could not be told may be told now
+        self._publish(self._topics.health, encode(self._health()).encode())
 
     def _tell_alarm(self, type: str) -> None:
         fields = {**self._head(), "type": type, **self._clock.fields()}

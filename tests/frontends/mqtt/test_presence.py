@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from edged.frontends.mqtt.message import Message
 from edged.frontends.mqtt.presence import DUPLICATE_ID, Presence
 from edged.frontends.mqtt.topics import Topics
 from tests.frontends.mqtt.bench import BASE, Bench, daemon
+from tests.frontends.mqtt.conftest import until
 
 
 @pytest.fixture
@@ -82,6 +84,43 @@ async def test_old_alarms_are_cleared_at_start_and_only_then(device: Device) -> 
     device.connect("s2")
     cleared = [p for p in device.line.sent if p.topic == f"{BASE}alarm/{DUPLICATE_ID}"]
     assert [(p.payload, p.retain) for p in cleared] == [(b"", True)]
+
+
+@pytest.mark.parametrize("broken", ["info", "health"])
+async def test_figures_that_are_out_of_reach_silence_nothing_else(
+    device: Device, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setattr(device.presence, f"_{broken}", out_of_reach)
+    device.connect("s1")
+    assert {level for level in ("status", "info", "health") if device.said(level)} == {
+        "status",
+        "info",
+        "health",
+    } - {broken}
+
+
+async def test_a_fault_does_not_end_what_keeps_the_topics_true(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.connect("s1")
+    running = asyncio.create_task(device.presence.run())
+    tried = asyncio.Event()
+
+    def fail(*_: object) -> None:
+        tried.set()
+        out_of_reach()
+
+    with monkeypatch.context() as fault:
+        fault.setattr(device.presence, "_status", fail)
+        device.core.stopping = True
+        await asyncio.wait([asyncio.create_task(tried.wait()), running], return_when="FIRST_COMPLETED")
+        assert device.said("status")[-1]["phase"] == "ready"
+    await until(lambda: device.said("status")[-1]["phase"] == "stopping")
+    running.cancel()
+
+
+def out_of_reach(*_: object) -> None:
+    raise OSError("no /proc")
 
 
 async def test_status_follows_the_phase(device: Device) -> None:

@@ -162,7 +162,7 @@ def _internal(ending: Ending, broker: Broker) -> Fault:
     if isinstance(error, OSError) and error.errno in _USED_UP:
         return Fault(
             f"the system has no means left for a connection with {broker.url} ({error.strerror})",
-            "see what uses up memory or open files on this device (LimitNOFILE of the unit bounds the latter); "
+            "see what uses up memory or open files on this device (LimitNOFILE of the unit bounds files); "
             "edged tries again by itself",
         )
     return Fault(
