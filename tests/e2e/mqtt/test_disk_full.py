@@ -16,6 +16,8 @@ from tests.brokers import Mosquitto
 
 from .conftest import MqttDaemon, Requester, online, status, until
 
+pytestmark = pytest.mark.slow
+
 DISK_BYTES = 16 << 20
 LIMITS = {"queue": 10_000, "per_client": 10_000}
 
