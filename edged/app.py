@@ -53,15 +53,15 @@ class App:
         planner = Planner(settings)
         self._engine = Engine(planner.plan, stall_seconds=settings.watch.liveness.engine_seconds)
         clock = Clock()
-        self._journal: Journal | None = None
-        if settings.mqtt.url:  # nothing else needs it, and a card lives longer without
-            self._journal = Journal(settings.state_dir, settings=settings.journal, clock=clock)
-        durable = Durable(self._journal, clock) if self._journal else None
-        self._core = Core(settings, self._engine, durable, clock=clock)
+        self._durable: Durable | None = None
+        if settings.mqtt.url:  # nothing else needs a journal, and a card lives longer without
+            journal = Journal(settings.state_dir, settings=settings.journal, clock=clock)
+            self._durable = Durable(journal, clock)
+        self._core = Core(settings, self._engine, self._durable, clock=clock)
         self._commands = Commands(self._core, planner, reload=self._reload, set_log_level=log.set_level)
         self._http = HttpFrontend(self._core, settings, self._commands)
         self._mqtt: MqttFrontend | None = None
-        if durable is not None:
+        if self._durable is not None:
             from edged.frontends.mqtt.frontend import MqttFrontend  # it takes memory: only where it is used
 
             self._mqtt = MqttFrontend(
@@ -80,9 +80,9 @@ class App:
             stack.enter_context(_state_directory(self._settings.state_dir))
             _make_directory(self._settings.runtime_dir, "runtime_dir")
             stack.enter_context(self._signals())
-            if self._journal is not None:
-                stack.push_async_callback(self._journal.close)
-                await self._core.open()
+            if self._durable is not None:
+                stack.push_async_callback(self._durable.journal.close)
+                await self._durable.open()
             engine = asyncio.create_task(self._engine.run(), name="engine")
             stack.push_async_callback(_cancelled, engine)
             await self._http.start(listen_fds())
@@ -115,6 +115,7 @@ class App:
         _log.info("edged has stopped")
 
     async def _end_requests(self, budget_seconds: float) -> None:
+        self._core.close()
         if self._mqtt is not None:
             await self._mqtt.close()
         await self._core.stop(budget_seconds)

@@ -216,7 +216,8 @@ class Request(_Model):
 
     def body_hash(self, salt: bytes) -> bytes:
         """Return a salted hash of everything but the id, the way of delivery and the time that is left."""
-        body = self.model_dump_json(exclude={"id", "stream", "ttl_s"})
+        # Without the defaults, a later version's new fields leave the hash of a request as it was.
+        body = self.model_dump_json(exclude={"id", "stream", "ttl_s"}, exclude_defaults=True)
         return hashlib.blake2b(body.encode(), key=salt, digest_size=16).digest()
 
 

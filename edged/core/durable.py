@@ -1,175 +1,183 @@
-"""Requests that outlive the daemon: what is written of them, and what comes back at start.
-
-The journal keeps opaque records; here is what stands in them. An *envelope* is a frontend's own word about
-where frames go: kept with the request, given back with it, never looked into.
-"""
+"""Requests that outlive the daemon: let in, begun again after a restart, remembered when answered."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
-
-import structlog
+from typing import TYPE_CHECKING
 
 from edged.clock import Clock, elapsed
-from edged.core.journal import Journal, Record, RecordKey, Recovered
-from edged.core.ticket import FORGOTTEN, Ticket
-from edged.errors import EdgedError
-from edged.protocol import Client, Request, terminal_of
+from edged.core import written
+from edged.core.admission import check_size
+from edged.core.journal import Journal, Loss, Record, RecordKey
+from edged.core.ticket import Admitted, Ticket
+from edged.core.written import Ask, Envelope, Unsent
+from edged.errors import EdgedError, ErrorCode
+from edged.protocol import Client, Request
 
-_log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from edged.core.service import Core
+    from edged.settings.schema import JournalTable
 
-Envelope = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request of an earlier daemon that was accepted and not answered.
-
-    Attributes:
-        serial: its row.
-        request: what was asked; None if this version can't read it.
-        client: who asked.
-        id: its id; the request has none where edged made it.
-        body_hash: of the request.
-        envelope: the frontend's.
-        attempt: the next one's number.
-        record: what the journal gave.
-    """
-
-    serial: int
-    request: Request | None
-    client: Client
-    id: str
-    body_hash: bytes
-    envelope: Envelope
-    attempt: int
-    record: Record
-
-
-class Unsent(NamedTuple):
-    """An answer or an event that the broker has not acknowledged.
-
-    Attributes:
-        serial: its row.
-        envelope: where it goes.
-        frames: the payloads, in order.
-    """
-
-    serial: int
-    envelope: Envelope
-    frames: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What an earlier daemon left.
-
-    Attributes:
-        asks: not answered yet, oldest first.
-        answered: finished tickets, with the seconds since their end, oldest first.
-        unsent: answers and events that wait for the broker, in order.
-    """
-
-    asks: list[Ask]
-    answered: list[tuple[Ticket, float]]
-    unsent: list[Unsent]
+UNREADABLE = Request(prompt="")  # stands for a request of another version
+MOST_REFUSALS = 32
+"""Of one client, refusals for the moment that are written down and kept at a time. Each costs a write to the
+card, and what a client gets beyond that is the same error without its promise to last."""
 
 
 class Durable:
-    """The journal, in the core's terms.
+    """The part of the core that has a journal.
 
     Attributes:
         journal: where everything is written.
-        salt: of body hashes; the same in every daemon on this journal.
+        core: what the requests run in; set by the core itself.
+        unsent: answers and events of earlier daemons that the broker has not got.
     """
+
+    core: Core
 
     def __init__(self, journal: Journal, clock: Clock) -> None:
         self.journal = journal
-        self.salt = b""
+        self.unsent: list[Unsent] = []
         self._clock = clock
-        self._run = 0
+        self._asks: list[Ask] = []
+        self._resumed: dict[Ticket, Ask] = {}
+        self._losses: list[Loss] = []
 
-    async def open(self) -> tuple[Restored, Recovered]:
-        """Open the journal and return what is in it."""
+    async def open(self) -> None:
+        """Open the journal, and remember what was answered before.
+
+        What an earlier daemon left for a frontend stays until the frontend asks for it.
+        """
         recovered = await self.journal.open()
-        self.salt, self._run = recovered.salt, recovered.run
-        asks = [self._ask(record) for record in recovered.asks]
-        answers = [(record, json.loads(record.body)) for record in recovered.answers]
-        unsent = [
-            Unsent(record.serial, body["envelope"], body["frames"])
-            for record, body in sorted(
-                answers + [(record, json.loads(record.body)) for record in recovered.events],
-                key=lambda entry: entry[0].serial,
-            )
-            if record.serial in recovered.unacknowledged
-        ]
-        answered = [self._answered(record, body["frames"]) for record, body in answers]
-        return Restored(asks, answered, unsent), recovered
+        self.journal.on_loss = self._tell_loss
+        restored = written.read(recovered)
+        self.core.registry.salt = recovered.salt
+        for ticket, record in restored.answered:
+            self.core.registry.add(ticket)
+            self.core.registry.keep(ticket, self._since(record))
+        self._asks, self.unsent, self._losses = restored.asks, restored.unsent, recovered.losses
 
-    def waited(self, ask: Ask) -> float:
-        """Return the seconds since a restored request was accepted, as far as the clocks can tell."""
-        return elapsed(ask.record.stamp, self._clock.now())
+    async def take(
+        self,
+        request: Request,
+        client: Client,
+        envelope: Envelope,
+        *,
+        made_id: str,
+        chunk_characters: int | None = None,
+        redelivered: bool = False,
+    ) -> Admitted:
+        """Let a request in that is answered also if the daemon dies.
 
-    async def accept(self, ticket: Ticket, envelope: Envelope) -> None:
-        """Write a request down; it is safe when this returns.
+        Returns once it is written down; computing may have begun by then. What is refused for reasons of the
+        moment has its terminal frame already, and only that is to be written down.
+
+        Args:
+            request: what is asked.
+            client: who asks.
+            envelope: where the frontend sends the frames.
+            made_id: its id, if it has none of its own.
+            chunk_characters: most characters of one chunk.
+            redelivered: the transport may have delivered it before.
 
         Raises:
-            EdgedError: `journal_full`.
+            EdgedError: it can't be let in, and would not be if it came again; or `journal_full`,
+                `shutting_down`, or a refusal that can't be written down.
         """
-        body = {
-            "request": ticket.request.model_dump(exclude_defaults=True, mode="json"),
-            "envelope": envelope,
-        }
-        ticket.serial = await self.journal.accept(_key(ticket), ticket.body_hash, _encode(body))
+        core = self.core
+        check_size(request, core.settings.limits)
+        if earlier := core.registry.duplicate(client, request, redelivered=redelivered):
+            return Admitted(earlier, repeated=True)
+        refusal = core.refusal(client)
+        if refusal is not None and not self._may_write(refusal, client):
+            raise refusal
+        ticket = core.make_ticket(request, client, id=request.id or made_id)
+        ticket.chunk_characters = chunk_characters
+        if refusal is not None:
+            ticket.fail(refusal)
+            return Admitted(ticket)
+        ticket.durable = True
+        core.admit_soon(ticket)
+        try:
+            ticket.serial = await self.journal.accept(
+                _key(ticket), ticket.body_hash, written.ask_body(ticket, envelope)
+            )
+        except BaseException:
+            core.suspend(ticket)
+            core.registry.remove(ticket)
+            raise
+        return Admitted(ticket)
+
+    def resume(self) -> list[tuple[Ticket, Envelope]]:
+        """Begin what an earlier daemon accepted and did not answer, as a new attempt; oldest first.
+
+        What could not be read of its journal is told now, when the frontend listens.
+        """
+        losses, self._losses = self._losses, []
+        for loss in losses:
+            self._tell_loss(loss)
+        asks, self._asks = self._asks, []
+        return [(self._resume(ask), ask.envelope) for ask in asks]
+
+    def recheck_ttl(self) -> None:
+        """Look again at what waits from before the boot: the clock has been synchronised since."""
+        for ticket, ask in list(self._resumed.items()):
+            if ticket.terminal is None and ticket.generation is None:
+                self.core.set_waited(ticket, self._since(ask.record))
 
     async def answer(self, ticket: Ticket, envelope: Envelope, frames: Sequence[str]) -> int:
         """Write the end of a request down, as the frames that its requester has not got; return the row."""
         serial, ticket.serial = ticket.serial, None
-        body = _encode({"envelope": envelope, "frames": list(frames)})
+        self._resumed.pop(ticket, None)
+        body = written.answer_body(ticket, envelope, frames)
         return await self.journal.answer(serial, _key(ticket), ticket.body_hash, body)
 
     async def event(self, envelope: Envelope, payload: str) -> int:
         """Write an event down until the broker has it; return the row."""
-        return await self.journal.event(_encode({"envelope": envelope, "frames": [payload]}))
+        return await self.journal.event(written.event_body(envelope, payload))
 
-    def _ask(self, record: Record) -> Ask:
-        assert record.key is not None
-        body = json.loads(record.body)
-        request = None
-        try:
-            request = Request.parse(body["request"])
-        except EdgedError as error:  # written by another version
-            _log.error("a request in the journal can't be run", serial=record.serial, reason=error.message)
-        return Ask(
-            serial=record.serial,
-            request=request,
-            client=_client(record.key),
-            id=record.key.id,
-            body_hash=record.body_hash,
-            envelope=body["envelope"],
-            attempt=self._run - record.run + 1,
-            record=record,
-        )
+    def reload(self, table: JournalTable) -> None:
+        """Take over other bounds."""
+        self.journal.bounds = table
 
-    def _answered(self, record: Record, frames: list[str]) -> tuple[Ticket, float]:
-        assert record.key is not None
-        request = Request(id=record.key.id, prompt="").model_copy(update=FORGOTTEN)
-        ticket = Ticket.finished(
-            terminal_of(json.loads(frames[-1])), request, _client(record.key), record.body_hash
+    def _resume(self, ask: Ask) -> Ticket:
+        core = self.core
+        ticket = core.make_ticket(
+            ask.request or UNREADABLE,
+            ask.client,
+            id=ask.id,
+            body_hash=ask.record.body_hash,
+            attempt=ask.attempt,
+            waited=self._since(ask.record),
         )
-        return ticket, elapsed(record.stamp, self._clock.now())
+        ticket.serial, ticket.durable = ask.record.serial, True
+        self._resumed[ticket] = ask
+        if ask.request is None:
+            ticket.fail(EdgedError(ErrorCode.INTERNAL, "edged was changed and can't read it; ask again"))
+        elif ticket.waited >= core.ttl(ask.request):
+            core.expire(ticket)
+        else:
+            core.admit_soon(ticket)
+        return ticket
+
+    def _may_write(self, refusal: EdgedError, client: Client) -> bool:
+        if refusal.code is ErrorCode.SHUTTING_DOWN:
+            return False
+        return self.journal.can_write and self.core.registry.kept_refusals(client) < MOST_REFUSALS
+
+    def _since(self, record: Record) -> float:
+        """Return the seconds since a record was written, as far as the clocks can tell."""
+        return elapsed(record.stamp, self._clock.now())
+
+    def _tell_loss(self, loss: Loss) -> None:
+        self.core.events.emit(
+            "journal_loss",
+            limited=False,
+            first_serial=loss.first,
+            last_serial=loss.last,
+            reason=loss.reason,
+        )
 
 
 def _key(ticket: Ticket) -> RecordKey:
     return RecordKey(ticket.client.way, ticket.client.name, ticket.id)
-
-
-def _client(key: RecordKey) -> Client:
-    return Client(key.client, cast(Any, key.way))
-
-
-def _encode(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()

@@ -16,15 +16,14 @@ import structlog
 from edged.clock import Clock
 from edged.core import status
 from edged.core.admission import answer_tokens, check_size
-from edged.core.durable import Ask, Durable, Envelope, Unsent
+from edged.core.durable import Durable
 from edged.core.events import Events
-from edged.core.journal import Loss
 from edged.core.queue import FairQueue
 from edged.core.registry import Registry
 from edged.core.sessions import Session, SessionKey, Sessions, conversation
 from edged.core.speed import Speed
 from edged.core.status import ModelInfo, Phase
-from edged.core.ticket import Ticket
+from edged.core.ticket import Admitted, Ticket
 from edged.engine.client import Engine
 from edged.engine.generation import Generation
 from edged.errors import EdgedError, ErrorCode, invalid
@@ -34,21 +33,7 @@ from edged.settings import Settings
 _log = structlog.get_logger(__name__)
 
 
-UNREADABLE = Request(prompt="")  # stands for a request of another version
 STOPPING = "edged is stopping; ask again when it is back"
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """What became of a request that was let in.
-
-    Attributes:
-        ticket: where its frames come from.
-        repeated: whether it is a repeat; the ticket is the earlier request's then.
-    """
-
-    ticket: Ticket
-    repeated: bool = False
 
 
 @dataclass(slots=True)
@@ -77,7 +62,7 @@ class Core:
         status_parts: what frontends add to the status.
         started: when the core was made, by the monotonic clock.
         stopping: nothing is let in any more.
-        unsent: answers and events of earlier daemons that the broker has not got.
+        registry: requests that can be asked about.
     """
 
     def __init__(
@@ -96,17 +81,15 @@ class Core:
         self.queue = FairQueue()
         self.events = Events()
         self.durable = durable
+        if durable is not None:
+            durable.core = self
         self.clock = clock or Clock()
         self.status_parts: dict[str, Callable[[], Any]] = {}
         self.started = time.monotonic()
         self.stopping = False
-        self.unsent: list[Unsent] = []
-        self._asks: list[Ask] = []
-        self._losses: list[Loss] = []
-        self._resumed: dict[Ticket, Ask] = {}
         self._model_key = ""
         self._engine_was: tuple[str, str | None] = ("starting", None)
-        self._registry = Registry(settings.journal.keep_results_seconds)
+        self.registry = Registry(settings.journal.keep_results_seconds)
         self._running: dict[Ticket, float] = {}  # to the time of their start
         self._preparing: dict[Ticket, asyncio.Task[None]] = {}
         self._expiries: dict[Ticket, asyncio.TimerHandle] = {}
@@ -149,127 +132,20 @@ class Core:
         """
         self._check_open()
         check_size(request, self.settings.limits)
-        if earlier := self._registry.duplicate(client, request):
+        if earlier := self.registry.duplicate(client, request):
             return Admitted(earlier, repeated=True)
         self._check_limits(client)
-        ticket = self._ticket(request, client)
+        ticket = self.make_ticket(request, client)
         try:
-            await asyncio.wait([self._admit_soon(ticket)])
+            await asyncio.wait([self.admit_soon(ticket)])
         except BaseException:
             ticket.cancel()
-            self._registry.remove(ticket)
+            self.registry.remove(ticket)
             raise
         if isinstance(ticket.terminal, Failed) and not ticket.admitted:
-            self._registry.remove(ticket)
+            self.registry.remove(ticket)
             raise ticket.terminal.error()
         return Admitted(ticket)
-
-    async def take(
-        self,
-        request: Request,
-        client: Client,
-        envelope: Envelope,
-        *,
-        made_id: str,
-        redelivered: bool = False,
-    ) -> Admitted:
-        """Let a request in that is answered also if the daemon dies.
-
-        Returns once it is written down; computing may have begun by then. What is refused for reasons of the
-        moment has its terminal frame already, and only that is to be written down.
-
-        Args:
-            request: what is asked.
-            client: who asks.
-            envelope: where the frontend sends the frames.
-            made_id: its id, if it has none of its own.
-            redelivered: the transport may have delivered it before.
-
-        Raises:
-            EdgedError: it can't be let in, and would not be if it came again; or `journal_full`,
-                `shutting_down`.
-        """
-        assert self.durable is not None
-        if self.stopping:
-            raise EdgedError(ErrorCode.SHUTTING_DOWN, STOPPING)
-        check_size(request, self.settings.limits)
-        if earlier := self._registry.duplicate(client, request, redelivered=redelivered):
-            return Admitted(earlier, repeated=True)
-        try:
-            self._check_open()
-            self._check_limits(client)
-        except EdgedError as error:
-            ticket = self._ticket(request, client, id=request.id or made_id)
-            ticket.fail(error)
-            return Admitted(ticket)
-        ticket = self._ticket(request, client, id=request.id or made_id)
-        ticket.durable = True
-        self._admit_soon(ticket)
-        try:
-            await self.durable.accept(ticket, envelope)
-        except BaseException:
-            self._suspend(ticket)
-            self._registry.remove(ticket)
-            raise
-        return Admitted(ticket)
-
-    async def open(self) -> None:
-        """Open the journal, and remember what was answered before.
-
-        What an earlier daemon left for a frontend stays until the frontend asks for it.
-        """
-        assert self.durable is not None
-        restored, recovered = await self.durable.open()
-        self._registry.salt = self.durable.salt
-        for ticket, ended_before in restored.answered:
-            self._registry.add(ticket)
-            self._registry.keep(ticket, ended_before)
-        self._asks, self.unsent = restored.asks, restored.unsent
-        self._losses = recovered.losses
-
-    def resume(self) -> list[tuple[Ticket, Envelope]]:
-        """Begin what an earlier daemon accepted and did not answer, as a new attempt; oldest first.
-
-        What could not be read of its journal is told now, when the frontend listens.
-        """
-        assert self.durable is not None
-        losses, self._losses = self._losses, []
-        for loss in losses:
-            self.events.emit(
-                "journal_loss",
-                limited=False,
-                first_serial=loss.first,
-                last_serial=loss.last,
-                reason=loss.reason,
-            )
-        asks, self._asks = self._asks, []
-        resumed = []
-        for ask in asks:
-            ticket = self._ticket(
-                ask.request or UNREADABLE,
-                ask.client,
-                id=ask.id,
-                body_hash=ask.body_hash,
-                attempt=ask.attempt,
-                waited=self.durable.waited(ask),
-            )
-            ticket.serial, ticket.durable = ask.serial, True
-            self._resumed[ticket] = ask
-            if ask.request is None:
-                ticket.fail(EdgedError(ErrorCode.INTERNAL, "edged was changed and can't read it; ask again"))
-            elif ticket.waited >= self._ttl(ask.request):
-                self._expire(ticket)
-            else:
-                self._admit_soon(ticket)
-            resumed.append((ticket, ask.envelope))
-        return resumed
-
-    def recheck_ttl(self) -> None:
-        """Look again at what waits from before the boot: the clock has been synchronised since."""
-        assert self.durable is not None
-        for ticket, ask in list(self._resumed.items()):
-            if ticket in self.queue and self.durable.waited(ask) >= self._ttl(ticket.request):
-                self._expire(ticket)
 
     def abandon(self, ticket: Ticket, unheard: int) -> None:
         """End a request that nobody listens to any more."""
@@ -283,11 +159,11 @@ class Core:
 
     def find(self, client: Client, request_id: str) -> Ticket | None:
         """Return a client's request: in hand, or finished and still kept."""
-        return self._registry.find(client, request_id)
+        return self.registry.find(client, request_id)
 
     def in_hand(self) -> list[Ticket]:
         """Return all clients' requests that have not ended."""
-        return list(self._registry.active())
+        return list(self.registry.active())
 
     def look_for_model(self) -> None:
         """Try at once to load a model that could not be loaded: its file may have come."""
@@ -298,17 +174,23 @@ class Core:
         """Take over what can change while requests run."""
         self.settings = settings
         self.sessions.bounds = settings.sessions
-        self._registry.keep_seconds = settings.journal.keep_results_seconds
+        self.registry.keep_seconds = settings.journal.keep_results_seconds
+        if self.durable is not None:
+            self.durable.reload(settings.journal)
         self.engine.supervisor.stall_seconds = settings.watch.liveness.engine_seconds
+
+    def close(self) -> None:
+        """Let nothing in any more."""
+        self.stopping = True
 
     async def stop(self, budget_seconds: float) -> None:
         """Let nothing in any more and give what runs so many seconds to end.
 
         What is written down and has not ended by then is left for the next daemon.
         """
-        self.stopping = True
+        self.close()
         error = EdgedError(ErrorCode.SHUTTING_DOWN, STOPPING)
-        for ticket in [*self._registry.active()]:
+        for ticket in [*self.registry.active()]:
             if ticket not in self._running:
                 self._give_up(ticket, error)
         with contextlib.suppress(TimeoutError):
@@ -320,13 +202,13 @@ class Core:
 
     def _give_up(self, ticket: Ticket, error: EdgedError) -> None:
         if ticket.durable:
-            self._suspend(ticket)
+            self.suspend(ticket)
         else:
             ticket.fail(error)
 
     # --- admission ---
 
-    def _ticket(
+    def make_ticket(
         self,
         request: Request,
         client: Client,
@@ -341,21 +223,43 @@ class Core:
             request,
             client,
             id=id or request.id or uuid.uuid4().hex,
-            body_hash=body_hash or self._registry.body_hash(request),
+            body_hash=body_hash or self.registry.body_hash(request),
             on_cancel=self._cancel,
             on_finish=self._finished,
             attempt=attempt,
             waited=waited,
         )
-        self._registry.add(ticket)
+        self.registry.add(ticket)
         loop = asyncio.get_running_loop()
-        self._expiries[ticket] = loop.call_later(self._ttl(request) - waited, self._expire, ticket)
+        self._expiries[ticket] = loop.call_later(self.ttl(request) - waited, self.expire, ticket)
         return ticket
 
-    def _ttl(self, request: Request) -> float:
+    def ttl(self, request: Request) -> float:
+        """Return the seconds that a request may wait."""
         return request.ttl_s or self.settings.limits.ttl_seconds
 
-    def _admit_soon(self, ticket: Ticket) -> asyncio.Task[None]:
+    def set_waited(self, ticket: Ticket, seconds: float) -> None:
+        """Correct how long a ticket has waited already."""
+        ticket.waited = seconds
+        if expiry := self._expiries.pop(ticket, None):
+            expiry.cancel()
+        left = self.ttl(ticket.request) - seconds
+        if left <= 0:
+            self.expire(ticket)
+            return
+        self._expiries[ticket] = asyncio.get_running_loop().call_later(left, self.expire, ticket)
+
+    def refusal(self, client: Client) -> EdgedError | None:
+        """Return why nothing of this client's is let in now; None: it is."""
+        try:
+            self._check_open()
+            self._check_limits(client)
+        except EdgedError as error:
+            return error
+        return None
+
+    def admit_soon(self, ticket: Ticket) -> asyncio.Task[None]:
+        """Begin to admit a ticket."""
         task = asyncio.create_task(self._admit(ticket), name=f"admit {ticket.id}")
         self._preparing[ticket] = task
         return task
@@ -399,7 +303,7 @@ class Core:
 
     def _check_limits(self, client: Client) -> None:
         limits = self.settings.limits
-        active = list(self._registry.active())
+        active = list(self.registry.active())
         own = sum(ticket.client.identity == client.identity for ticket in active)
         waiting = len(active) - self.running
         if own >= limits.per_client:
@@ -452,7 +356,8 @@ class Core:
             running=self.running,
         )
 
-    def _expire(self, ticket: Ticket) -> None:
+    def expire(self, ticket: Ticket) -> None:
+        """End a ticket whose time is over."""
         ticket.fail(
             EdgedError(
                 ErrorCode.EXPIRED,
@@ -577,22 +482,22 @@ class Core:
         """Make room, keep what is worth keeping, and start the next."""
         started = self._running.get(ticket)
         self._leave(ticket)
-        self._registry.keep(ticket)
+        self.registry.keep(ticket)
         if ticket.admitted:
             self._count(ticket, started)
         self._dispatch()
 
-    def _suspend(self, ticket: Ticket) -> None:
+    def suspend(self, ticket: Ticket) -> None:
         """Leave a request that is written down to the next daemon."""
-        ticket.suspend()
-        self._leave(ticket)
+        if ticket.terminal is None and not ticket.suspended:
+            ticket.suspend()
+            self._leave(ticket)
 
     def _leave(self, ticket: Ticket) -> None:
         if expiry := self._expiries.pop(ticket, None):
             expiry.cancel()
         if preparing := self._preparing.pop(ticket, None):
             preparing.cancel()
-        self._resumed.pop(ticket, None)
         self._running.pop(ticket, None)
         if ticket.admitted:
             computed = len(ticket.prompt or ()) + ticket.completion_tokens if ticket.generation else 0
@@ -636,7 +541,7 @@ class Core:
 
 def _session_key(ticket: Ticket) -> SessionKey | None:
     name = ticket.request.session
-    return SessionKey(ticket.client.name, name) if name is not None else None
+    return SessionKey(*ticket.client.identity, name) if name is not None else None
 
 
 def _cost(ticket: Ticket) -> float:

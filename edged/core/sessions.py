@@ -12,8 +12,9 @@ from edged.settings.schema import SessionsTable
 
 
 class SessionKey(NamedTuple):
-    """Sessions are a client's own."""
+    """Sessions are a client's own, and names of clients one way's."""
 
+    way: str
     client: str
     name: str
 

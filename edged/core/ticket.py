@@ -113,7 +113,7 @@ class Ticket:
         self.generation: Generation | None = None
         self.session_turns_dropped = 0
         self._clock = _Clock(admitted=time.monotonic() - waited)
-        self._suspended = False
+        self.suspended = False
         self._logprobs: list[TokenLogprob] = []
         self._accepted: Accepted | None = None
         self._frames: list[Frame] = []  # handed on after `accepted`
@@ -140,12 +140,17 @@ class Ticket:
     def size(self) -> int:
         """Return about how many bytes a finished ticket takes."""
         entries = sum(1 + len(entry.top) for entry in self._logprobs)
-        return 2048 + 2 * len(self.text) + 256 * entries
+        text = self.terminal.text if isinstance(self.terminal, Done) else self.text
+        return 2048 + 2 * len(text) + 256 * entries
 
     @property
     def waited(self) -> float:
-        """Return the seconds since admission."""
+        """The seconds since admission, in earlier daemons too."""
         return time.monotonic() - self._clock.admitted
+
+    @waited.setter
+    def waited(self, seconds: float) -> None:
+        self._clock.admitted = time.monotonic() - seconds
 
     @property
     def text_waiting(self) -> int:
@@ -205,7 +210,7 @@ class Ticket:
 
     def suspend(self) -> None:
         """End it without a frame: its row in the journal is for the next daemon."""
-        self._suspended = True
+        self.suspended = True
 
     def accept(self, queue_position: int) -> None:
         """Make the first frame."""
@@ -327,7 +332,7 @@ class Ticket:
         )
 
     def _end(self, terminal: Terminal) -> None:
-        if self.terminal is not None or self._suspended:
+        if self.terminal is not None or self.suspended:
             return
         self.terminal = terminal
         self.state = "finished"
@@ -339,6 +344,19 @@ class Ticket:
         self.request = self.request.model_copy(update=FORGOTTEN)
         self._changed.set()
         self._finished.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What became of a request that was let in.
+
+    Attributes:
+        ticket: where its frames come from.
+        repeated: whether it is a repeat; the ticket is the earlier request's then.
+    """
+
+    ticket: Ticket
+    repeated: bool = False
 
 
 def _token_logprob(entry: Logprob) -> TokenLogprob:

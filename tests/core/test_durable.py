@@ -70,18 +70,20 @@ class Life:
 
     Attributes:
         core: its core.
+        durable: its part that has a journal.
         engine: its engine.
         events: what it told.
     """
 
-    def __init__(self, core: Core, engine: FakeEngine) -> None:
+    def __init__(self, core: Core, engine: FakeEngine, durable: Durable) -> None:
         self.core = core
+        self.durable = durable
         self.engine = engine
         self.events: list[Event] = []
 
     async def take(self, prompt: str = "hello there", **fields: Any) -> Any:
         request = Request.parse({"prompt": prompt, **fields})
-        return (await self.core.take(request, PHONE, ENVELOPE, made_id="made")).ticket
+        return (await self.durable.take(request, PHONE, ENVELOPE, made_id="made")).ticket
 
 
 Live = Callable[..., Any]
@@ -97,10 +99,11 @@ def live(tmp_path: Path, wall: Wall) -> Live:
         engine = FakeEngine(slots)
         clock = wall.clock()
         journal = Journal(tmp_path, settings=settings.journal, clock=clock)
-        core = Core(settings, cast(Engine, engine), Durable(journal, clock), clock=clock)
-        one = Life(core, engine)
+        durable = Durable(journal, clock)
+        core = Core(settings, cast(Engine, engine), durable, clock=clock)
+        one = Life(core, engine, durable)
         core.events.listeners.append(one.events.append)
-        await core.open()
+        await durable.open()
         try:
             yield one
         finally:
@@ -111,8 +114,7 @@ def live(tmp_path: Path, wall: Wall) -> Live:
 
 async def conclude(life: Life, ticket: Any, *frames: str) -> int:
     """Write a ticket's end down, as a frontend does."""
-    assert life.core.durable is not None
-    return await life.core.durable.answer(ticket, ENVELOPE, frames)
+    return await life.durable.answer(ticket, ENVELOPE, frames)
 
 
 TERMINAL = (
@@ -129,7 +131,7 @@ async def test_what_was_accepted_is_asked_again_as_a_new_attempt(live: Live) -> 
     async with live():
         pass  # a daemon that never came to it
     async with live() as third:
-        resumed = third.core.resume()
+        resumed = third.durable.resume()
         assert [(t.id, t.attempt, t.client, envelope) for t, envelope in resumed] == [
             ("a", 3, PHONE, ENVELOPE),
             ("b", 3, PHONE, ENVELOPE),
@@ -149,8 +151,8 @@ async def test_what_was_answered_is_not_asked_again_and_its_repeat_gets_the_same
         ticket = await first.take(id="a")
         await conclude(first, ticket, TERMINAL)
     async with live() as second:
-        assert second.core.resume() == []
-        repeated = await second.core.take(
+        assert second.durable.resume() == []
+        repeated = await second.durable.take(
             Request.parse({"prompt": "hello there", "id": "a"}), PHONE, ENVELOPE, made_id="m"
         )
         assert repeated.repeated
@@ -167,13 +169,12 @@ async def test_an_answer_that_the_broker_has_not_got_is_sent_by_the_next_daemon(
     async with live() as first:
         serial = await conclude(first, await first.take(id="a"), "chunk", TERMINAL)
     async with live() as second:
-        assert [(u.serial, u.envelope, u.frames) for u in second.core.unsent] == [
+        assert [(u.serial, u.envelope, u.frames) for u in second.durable.unsent] == [
             (serial, ENVELOPE, ["chunk", TERMINAL])
         ]
-        assert second.core.durable is not None
-        second.core.durable.journal.acknowledged(serial)
+        second.durable.journal.acknowledged(serial)
     async with live() as third:
-        assert third.core.unsent == []
+        assert third.durable.unsent == []
 
 
 async def test_a_refusal_for_now_has_its_frame_and_can_be_written_down(live: Live) -> None:
@@ -182,7 +183,7 @@ async def test_a_refusal_for_now_has_its_frame_and_can_be_written_down(live: Liv
         ticket = await life.take(id="b")
         assert isinstance(ticket.terminal, Failed)
         assert (ticket.terminal.code, ticket.serial) == (ErrorCode.BUSY, None)
-        again = await life.core.take(
+        again = await life.durable.take(
             Request.parse({"prompt": "hello there", "id": "b"}), PHONE, ENVELOPE, made_id="m"
         )
         assert again.repeated
@@ -192,9 +193,9 @@ async def test_a_refusal_for_now_has_its_frame_and_can_be_written_down(live: Liv
 async def test_a_message_without_id_that_is_delivered_again_is_not_computed_again(live: Live) -> None:
     async with live() as life:
         request = Request.parse({"prompt": "hello there"})
-        first = await life.core.take(request, PHONE, ENVELOPE, made_id="one")
-        again = await life.core.take(request, PHONE, ENVELOPE, made_id="two", redelivered=True)
-        new = await life.core.take(request, PHONE, ENVELOPE, made_id="three")
+        first = await life.durable.take(request, PHONE, ENVELOPE, made_id="one")
+        again = await life.durable.take(request, PHONE, ENVELOPE, made_id="two", redelivered=True)
+        new = await life.durable.take(request, PHONE, ENVELOPE, made_id="three")
         assert (again.repeated, again.ticket) == (True, first.ticket)
         assert (new.repeated, new.ticket.id) == (False, "three")
 
@@ -209,7 +210,7 @@ async def test_what_does_not_end_in_a_stops_budget_is_left_to_the_next_daemon(li
             await first.take(id="c")
         assert refused.value.code is ErrorCode.SHUTTING_DOWN
     async with live() as second:
-        assert [ticket.id for ticket, _ in second.core.resume()] == ["a", "b"]
+        assert [ticket.id for ticket, _ in second.durable.resume()] == ["a", "b"]
 
 
 async def test_what_is_being_written_down_at_a_stop_is_left_to_the_next_daemon(live: Live) -> None:
@@ -220,7 +221,7 @@ async def test_what_is_being_written_down_at_a_stop_is_left_to_the_next_daemon(l
         await first.core.stop(0)
         assert (await taken).terminal is None
     async with live() as second:
-        [(ticket, _)] = second.core.resume()
+        [(ticket, _)] = second.durable.resume()
         assert (ticket.id, ticket.attempt) == ("a", 2)
 
 
@@ -241,7 +242,7 @@ async def test_time_in_an_earlier_daemon_counts_against_the_ttl(live: Live, wall
         await first.take(id="b", ttl_s=300)
     wall.since_boot += 200
     async with live() as second:
-        (a, _), (b, _) = second.core.resume()
+        (a, _), (b, _) = second.durable.resume()
         assert isinstance(a.terminal, Failed)
         assert (a.terminal.code, b.terminal) == (ErrorCode.EXPIRED, None)
         assert "200.0 s" in a.terminal.message
@@ -256,7 +257,7 @@ async def test_a_clock_that_jumps_years_expires_nothing(live: Live, wall: Wall, 
     wall.synchronised = True  # now, but not when it was accepted
     wall.boot("second")
     async with live() as second:
-        assert second.core.resume()[0][0].terminal is None
+        assert second.durable.resume()[0][0].terminal is None
 
 
 async def test_time_switched_off_counts_once_the_clock_is_right_on_both_sides(live: Live, wall: Wall) -> None:
@@ -267,13 +268,13 @@ async def test_time_switched_off_counts_once_the_clock_is_right_on_both_sides(li
     wall.synchronised = False
     wall.boot("second")
     async with live() as second:
-        a, b = (ticket for ticket, _ in second.core.resume())
+        a, b = (ticket for ticket, _ in second.durable.resume())
         await second.engine.begun()
-        second.core.recheck_ttl()
+        second.durable.recheck_ttl()
         assert b.state == "queued"
         wall.seconds += 3600
         wall.synchronised = True
-        second.core.recheck_ttl()
+        second.durable.recheck_ttl()
         assert isinstance(b.terminal, Failed)
         assert (b.terminal.code, a.terminal) == (ErrorCode.EXPIRED, None)
 
@@ -282,13 +283,12 @@ async def test_a_request_that_can_not_be_written_down_is_not_computed(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with live() as life:
-        assert life.core.durable is not None
 
         async def full(*_: Any) -> int:
             raise EdgedError(ErrorCode.JOURNAL_FULL, "full")
 
         life.engine.gate.clear()  # the engine takes its time
-        monkeypatch.setattr(life.core.durable.journal, "accept", full)
+        monkeypatch.setattr(life.durable.journal, "accept", full)
         with pytest.raises(EdgedError) as refused:
             await life.take(id="a")
         assert refused.value.code is ErrorCode.JOURNAL_FULL
@@ -312,12 +312,11 @@ async def test_clients_of_different_ways_in_are_strangers(live: Live) -> None:
 async def test_a_body_of_another_version_is_answered_not_dropped(live: Live) -> None:
     async with live() as first:
         await first.take(id="a")
-        assert first.core.durable is not None
-        await first.core.durable.journal.accept(
+        await first.durable.journal.accept(
             RecordKey("mqtt", "phone", "z"), b"h" * 16, b'{"request":{"frob":1},"envelope":{"topic":"t"}}'
         )
     async with live() as second:
-        terminals = {ticket.id: ticket.terminal for ticket, _ in second.core.resume()}
+        terminals = {ticket.id: ticket.terminal for ticket, _ in second.durable.resume()}
         assert terminals["a"] is None
         assert isinstance(terminals["z"], Failed)
         assert terminals["z"].code is ErrorCode.INTERNAL
@@ -330,18 +329,77 @@ async def test_a_loss_is_told_when_a_frontend_listens(live: Live, tmp_path: Path
         file.write_bytes(b"nothing that could be read" * 40)
     async with live() as second:
         assert second.events == []  # nobody can hear it yet
-        assert second.core.resume() == []
+        assert second.durable.resume() == []
         told = [event.data for event in second.events if event.type == "journal_loss"]
         assert {n for data in told for n in range(data["first_serial"], data["last_serial"] + 1)} >= {
             *serials
         }
         second.events.clear()
-        second.core.resume()
+        second.durable.resume()
         assert second.events == []
 
 
 async def test_each_of_many_losses_is_told(live: Live) -> None:
     async with live() as life:
-        life.core._losses = [Loss(2 * n, 2 * n, "damaged") for n in range(1, 17)]
-        life.core.resume()
+        life.durable._losses = [Loss(2 * n, 2 * n, "damaged") for n in range(1, 17)]
+        life.durable.resume()
         assert [event.data["first_serial"] for event in life.events] == list(range(2, 34, 2))
+
+
+async def test_what_is_left_of_the_ttl_is_reckoned_anew_when_the_clock_is_right(
+    live: Live, wall: Wall
+) -> None:
+    wall.synchronised = True
+    async with live() as first:
+        await first.take(id="a", ttl_s=100)
+    wall.seconds += 95
+    wall.synchronised = False
+    wall.boot("second")
+    async with live() as second:
+        second.engine.is_ready = False
+        [(ticket, _)] = second.durable.resume()
+        assert ticket.waited < 50
+        wall.synchronised = True
+        second.durable.recheck_ttl()
+        assert ticket.terminal is None
+        left = second.core._expiries[ticket].when() - asyncio.get_running_loop().time()
+        assert left < 6
+
+
+async def test_an_id_that_is_used_again_is_not_taken_for_its_old_answer(live: Live, wall: Wall) -> None:
+    async with live() as first:
+        ticket = await first.take(id="a")
+        first.engine.answer("yes")
+        await conclude(first, ticket, TERMINAL)
+        first.core.registry.remove(ticket)  # its time is over, and the journal has not removed it yet
+        await first.take(id="a")
+    wall.boot("second")
+    async with live() as second:
+        second.durable.resume()
+        assert [ticket.id for ticket in second.core.in_hand()] == ["a"]
+
+
+async def test_a_restored_answer_counts_with_its_text(live: Live) -> None:
+    async with live() as first:
+        await conclude(first, await first.take(id="a"), TERMINAL.replace("yes", "y" * 100_000))
+    async with live() as second:
+        restored = second.core.find(PHONE, "a")
+        assert restored is not None
+        assert restored.size > 100_000
+
+
+async def test_of_what_is_kept_the_client_with_most_loses_its_oldest(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.core.registry.MOST_KEPT", 3)
+    async with live(slots=9) as life:
+        tablet = Client("tablet", "mqtt")
+        request = Request.parse({"prompt": "x", "id": "t"})
+        await life.durable.take(request, tablet, ENVELOPE, made_id="m")
+        for id in "abc":
+            await life.take(id=id)
+        await life.engine.begun()
+        while life.engine.running:
+            life.engine.answer()
+        kept = [life.core.find(PHONE, id) is not None for id in "abc"]
+        assert (kept, life.core.find(tablet, "t") is not None) == ([False, True, True], True)

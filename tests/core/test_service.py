@@ -179,7 +179,7 @@ async def test_finished_requests_keep_no_prompt_and_are_forgotten_in_time(
     engine.answer()
     assert ticket.request.prompt is None
     assert core.find(ALICE, "a") is ticket
-    core._registry._clock = lambda: asyncio.get_running_loop().time() + 10
+    core.registry._clock = lambda: asyncio.get_running_loop().time() + 10
     assert core.find(ALICE, "a") is None
 
 
@@ -291,7 +291,7 @@ async def test_client_that_hangs_up_while_the_prompt_is_prepared_leaves_nothing(
     with pytest.raises(asyncio.CancelledError):
         await submitting
     assert core.find(ALICE, "a") is None
-    assert not list(core._registry.active())
+    assert not list(core.registry.active())
 
 
 async def test_stop_lets_nothing_slip_in_that_is_being_prepared(core: Core, engine: FakeEngine) -> None:

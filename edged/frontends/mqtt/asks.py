@@ -19,13 +19,20 @@ from edged.frontends.mqtt.wire import encode, encode_frame, read_ask, read_objec
 from edged.protocol import PROTOCOL_VERSION, Client, Done, Failed, Request, valid_name, valid_request_id
 
 if TYPE_CHECKING:
-    from edged.core import Admitted, Core, Ticket
+    from edged.core import Core, Ticket
     from edged.frontends.mqtt.outbox import Outbox
     from edged.settings.mqtt import MqttTable
 
 _log = structlog.get_logger(__name__)
 
 LAST_ANSWER_CHARACTERS = 255  # the longest state that Home Assistant takes
+MAX_CANCEL_BYTES = 4096
+_FAULTS_OF_THE_REQUEST = {
+    ErrorCode.INVALID,
+    ErrorCode.TOO_LARGE,
+    ErrorCode.NOT_ALLOWED,
+    ErrorCode.ID_IN_USE,
+}
 
 
 @dataclass(slots=True)
@@ -40,6 +47,7 @@ class Counters:
         retained_dropped: were kept by the broker from earlier.
         unanswerable: could not even be answered with an error.
         unheard: requests given up because nobody listened.
+        dropped: of QoS 0, for want of room.
     """
 
     asks: int = 0
@@ -49,6 +57,7 @@ class Counters:
     retained_dropped: int = 0
     unanswerable: int = 0
     unheard: int = 0
+    dropped: int = 0
 
 
 class Asks:
@@ -68,8 +77,8 @@ class Asks:
         self._topics = topics
         self._outbox = outbox
         self._table = table
-        self._repliers: dict[Ticket, asyncio.Task[None]] = {}
-        self._running: dict[Ticket, Replier] = {}
+        self._repliers: dict[Ticket, Replier] = {}
+        self._taking: dict[tuple[str, str | bytes], asyncio.Event] = {}
 
     async def ask(self, message: Message, arrival: Arrival) -> None:
         """Take a prompt; it is acknowledged when it, or its refusal, is safe."""
@@ -83,47 +92,81 @@ class Asks:
         asked = _Asked(uuid.uuid4().hex, self._topics.reply(client.name, ""), message.correlation)
         try:
             request = self._read(message, arrival, asked)
-            admitted = await self._core.take(
+            await self._take(message, client, request, asked)
+        except EdgedError as error:
+            if error.code is not ErrorCode.SHUTTING_DOWN:  # the broker keeps it for the next daemon
+                await self._refuse(message, client, asked, error)
+        except Exception:
+            _log.exception("a prompt could not be dealt with", request_id=asked.id)
+            fault = EdgedError(ErrorCode.INTERNAL, "a fault in edged; its log says more")
+            await self._refuse(message, client, asked, fault)
+
+    async def _take(self, message: Message, client: Client, request: Request, asked: _Asked) -> None:
+        """Have the core take a request; one of the same name waits until the first is written down.
+
+        Raises:
+            EdgedError: it is refused.
+        """
+        key = client.name, request.id or message.payload
+        while ahead := self._taking.get(key):
+            await ahead.wait()
+        taken = self._taking[key] = asyncio.Event()
+        assert self._core.durable is not None
+        try:
+            admitted = await self._core.durable.take(
                 request,
                 client,
                 asked.address.as_envelope(),
                 made_id=asked.id,
+                chunk_characters=self._outbox.chunk_characters(asked.address),
                 redelivered=message.redelivered,
             )
-        except EdgedError as error:
-            if error.code is not ErrorCode.SHUTTING_DOWN:  # the broker keeps it for the next daemon
-                await self._refuse(message, client, asked, error)
-            return
-        asked.id = admitted.ticket.id
-        self._answer(message, admitted, asked.address)
+            asked.id = admitted.ticket.id
+            if not admitted.repeated:
+                self._reply(admitted.ticket, asked.address, message.acknowledge)
+        finally:
+            del self._taking[key]
+            taken.set()
+        if admitted.repeated:
+            await self._repeat(message, admitted.ticket, asked.address)
+        elif admitted.ticket.durable:
+            message.acknowledge()
+        else:
+            self.counters.refused += 1
+            await asyncio.wait([self._repliers[admitted.ticket].task])  # so many at a time, not more
 
     def resume(self) -> None:
         """Go on with what an earlier daemon accepted and did not answer."""
-        for ticket, envelope in self._core.resume():
+        assert self._core.durable is not None
+        for ticket, envelope in self._core.durable.resume():
             self._reply(ticket, Address.from_envelope(envelope), lambda: None)
 
     def cancel(self, message: Message, arrival: Arrival) -> None:
         """Cancel a request of the same client's."""
         message.acknowledge()
+        client = Client(arrival.name, "mqtt")
         try:
+            if not valid_name(client.name) or len(message.payload) > MAX_CANCEL_BYTES:
+                raise invalid("no client's name, or too many bytes")
             fields = read_object(message.payload)
             if set(fields) != {"id"} or not isinstance(fields["id"], str):
                 raise invalid('send {"id": …} to cancel')
         except EdgedError as error:
-            self.counters.invalid += 1
-            _log.info("a wish to cancel could not be read", client=arrival.name, reason=error.message)
+            self.counters.unanswerable += 1
+            _log.info("a wish to cancel could not be read", client=client.name[:64], reason=error.message)
             return
-        if ticket := self._core.find(Client(arrival.name, "mqtt"), fields["id"]):
+        if ticket := self._core.find(client, fields["id"]):
             ticket.cancel()
 
     async def stop(self) -> None:
         """Let those that have ended be written down, and leave the others to the next daemon."""
-        ending = [task for ticket, task in self._repliers.items() if ticket.terminal is not None]
+        ending = [one.task for ticket, one in self._repliers.items() if ticket.terminal is not None]
         if ending:
             await asyncio.wait(ending)
-        for task in list(self._repliers.values()):
+        left = [replier.task for replier in self._repliers.values()]
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._repliers.values(), return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _read(self, message: Message, arrival: Arrival, asked: _Asked) -> Request:
         """Return the request that a message holds; what is learnt on the way is noted in `asked`.
@@ -131,10 +174,22 @@ class Asks:
         Raises:
             EdgedError: it is refused.
         """
+        refusal = None
+        if message.response_topic is not None:
+            refusal = self._refusal_of(message.response_topic, arrival.name, asked)
         fields = read_ask(message, self._core.settings.limits.max_prompt_bytes)
         if isinstance(id := fields.get("id"), str) and valid_request_id(id):
             asked.id = id
-        self._read_address(message, arrival, fields, asked)
+        if (reply_to := fields.pop("reply_to", None)) is not None:
+            if not isinstance(reply_to, str):
+                raise invalid("reply_to: must be a text", param="reply_to")
+            if message.response_topic is not None:
+                raise invalid(
+                    "reply_to: is given beside a Response Topic: give one of them", param="reply_to"
+                )
+            refusal = self._refusal_of(reply_to, arrival.name, asked)
+        if refusal is not None:
+            raise refusal
         if message.retain:
             self.counters.retained_dropped += 1
             self._core.events.emit("retained_prompt", client=arrival.name)
@@ -145,31 +200,23 @@ class Asks:
             fields["task"] = arrival.task
         return Request.parse(fields)
 
-    def _read_address(
-        self, message: Message, arrival: Arrival, fields: dict[str, Any], asked: _Asked
-    ) -> None:
-        reply_to = fields.pop("reply_to", None)
-        if reply_to is not None and not isinstance(reply_to, str):
-            raise invalid("reply_to: must be a text", param="reply_to")
-        if reply_to is not None and message.response_topic is not None:
-            raise invalid("reply_to: is given beside a Response Topic: give one of them", param="reply_to")
-        topic = message.response_topic if message.response_topic is not None else reply_to
-        if topic is None:
-            return
+    def _refusal_of(self, topic: str, client: str, asked: _Asked) -> EdgedError | None:
+        """Return why replies may not go to a topic; note it where they may."""
         try:
-            self.rule.check(topic, arrival.name)
-        except EdgedError:
+            self.rule.check(topic, client)
+        except EdgedError as error:
             self.counters.not_allowed += 1
-            self._core.events.emit("reply_not_allowed", client=arrival.name)
-            raise
+            self._core.events.emit("reply_not_allowed", client=client)
+            return error
         asked.topic = topic
+        return None
 
     async def _refuse(self, message: Message, client: Client, asked: _Asked, error: EdgedError) -> None:
         """Answer with an error; the prompt is acknowledged when the broker has the answer."""
-        if error.code in (ErrorCode.JOURNAL_FULL, ErrorCode.INTERNAL):
-            self.counters.refused += 1
-        else:
+        if error.code in _FAULTS_OF_THE_REQUEST:
             self.counters.invalid += 1
+        else:
+            self.counters.refused += 1
         _log.info("refused", request_id=asked.id, client=client.name, code=error.code, reason=error.message)
         if message.retain and (message.protocol == "3.1.1" or self._core.find(client, asked.id)):
             message.acknowledge()  # it was asked when it was published, and answered then
@@ -189,22 +236,20 @@ class Asks:
         publication.on_outcome = lambda outcome: message.acknowledge()
         await self._outbox.publish_in_turn(publication)
 
-    def _answer(self, message: Message, admitted: Admitted, address: Address) -> None:
-        ticket = admitted.ticket
-        if not admitted.repeated:
-            if ticket.serial is not None:
-                message.acknowledge()
-            else:
-                self.counters.refused += 1
-            self._reply(ticket, address, message.acknowledge)
-            return
-        message.acknowledge()
-        replier = self._running.get(ticket)
+    async def _repeat(self, message: Message, ticket: Ticket, address: Address) -> None:
+        """Answer a repeat: of a request in hand with `accepted`, of a finished one with its last frame."""
+        replier = self._repliers.get(ticket)
         if replier is not None and not replier.concluded:
+            message.acknowledge()
             replier.repeat(address)
         elif ticket.terminal is not None:
+            if message.qos == 0 and not self._outbox.has_room:
+                self.counters.dropped += 1
+                return
             payload = self._outbox.encode_terminal(ticket.terminal, address)
-            self._outbox.publish(self._outbox.publication(address, payload))
+            publication = self._outbox.publication(address, payload)
+            publication.on_outcome = lambda outcome: message.acknowledge()
+            await self._outbox.publish_in_turn(publication)
 
     def _reply(self, ticket: Ticket, address: Address, on_written: Callable[[], None]) -> None:
         replier = Replier(
@@ -215,13 +260,11 @@ class Asks:
             table=self._table,
             on_written=on_written,
         )
-        self._running[ticket] = replier
-        task = asyncio.create_task(replier.run(), name=f"reply {ticket.id}")
-        self._repliers[ticket] = task
-        task.add_done_callback(lambda task: self._replied(ticket, task))
+        self._repliers[ticket] = replier
+        replier.task.add_done_callback(lambda task: self._replied(ticket, task))
 
     def _replied(self, ticket: Ticket, task: asyncio.Task[None]) -> None:
-        del self._repliers[ticket], self._running[ticket]
+        del self._repliers[ticket]
         if not task.cancelled() and (error := task.exception()):
             _log.error("a reply could not be sent", request_id=ticket.id, exc_info=error)
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE = 64
-"""Messages of QoS 0 that are dealt with at a time; more are dropped. Of QoS 1 the broker delivers no more
-than it was told to before the first is acknowledged."""
+"""Messages that are dealt with at a time; beyond, those of QoS 0 are dropped. Of QoS 1 a broker delivers no
+more than Receive Maximum, with 3.1.1 than a limit of its own, before the first is acknowledged."""
 CLOCK_SECONDS = 5.0
 
 
@@ -105,6 +104,7 @@ class MqttFrontend:
         """Take over what can change while requests are served."""
         self._settings = settings
         self._asks.rule.prefixes = settings.mqtt.reply_prefixes
+        self._presence.reload()
 
     async def close(self) -> None:
         """Take nothing more: what arrives from now on stays with the broker."""
@@ -125,8 +125,7 @@ class MqttFrontend:
             await self._pool.stop(budget_seconds)
         for task in self._tasks:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def status(self) -> dict[str, Any]:
         """Return the part of the status that is about MQTT."""
@@ -171,7 +170,10 @@ class MqttFrontend:
 
     async def _connected(self, connection: Connection) -> None:
         """Listen, and say that the device is here."""
-        filters = self._topics.subscriptions(open_ask=self._settings.mqtt.open_ask)
+        open_ask = self._settings.mqtt.open_ask
+        filters = self._topics.subscriptions(open_ask=open_ask)
+        if not open_ask:  # the broker may remember it from when it was open
+            await self._link.unsubscribe((self._topics.open_ask,))
         self._faults = await self._link.subscribe(
             # Of our own status we want the echo, and what another device of the same id has left there; of a
             # prompt we want to know that it is kept by the broker.
@@ -197,6 +199,9 @@ class MqttFrontend:
                 self._link.foreign_session()
             elif rival == "was_here":
                 self._link.foreign_trace()
+        elif message.topic == self._topics.open_ask and not self._settings.mqtt.open_ask:
+            self._dropped += 1
+            message.acknowledge()
         elif self._closing:
             return  # not acknowledged: it is for the next daemon
         elif arrival.subject == "cancel":
@@ -221,8 +226,9 @@ class MqttFrontend:
 
     async def _watch_clock(self) -> None:
         """Count the time switched off as soon as the clock can tell it."""
+        assert self._core.durable is not None
         while True:
             if self._clock.synchronised:
-                self._core.recheck_ttl()
+                self._core.durable.recheck_ttl()
                 return
             await asyncio.sleep(CLOCK_SECONDS)

@@ -84,6 +84,7 @@ class Publication:
         correlation: what the requester wants to see again (MQTT 5).
         expires: the moment, on the monotonic clock, from which it is of no use; what is left then goes
             with it as the expiry (MQTT 5).
+        lifetime: seconds that the broker may keep it, whenever it leaves; where `expires` is not given.
         content_type: what the payload is (MQTT 5).
         on_outcome: told once what became of it, never from within `Link.publish`; not told of what is
             still on its way when the link stops.
@@ -95,5 +96,6 @@ class Publication:
     retain: bool = False
     correlation: bytes | None = None
     expires: float | None = None
+    lifetime: float | None = None
     content_type: str | None = None
     on_outcome: Callable[[Outcome], None] = field(default=_nothing, repr=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from edged.errors import EdgedError, ErrorCode
 from edged.frontends.mqtt.addresses import Address
 from edged.frontends.mqtt.message import Outcome, Publication
 from edged.frontends.mqtt.wire import encode, encode_frame
-from edged.protocol import Failed, Terminal
+from edged.protocol import Failed, Terminal, terminal_of
 
 if TYPE_CHECKING:
     from edged.clock import Clock
@@ -38,7 +38,7 @@ class Outbox:
         link: the connection with the broker.
         topics: this device's.
         clock: for time stamps.
-        keep_seconds: how long a frame is worth delivering.
+        keep_seconds: how long a broker may keep a frame.
     """
 
     def __init__(
@@ -52,10 +52,17 @@ class Outbox:
         self._kept: dict[int, list[Publication]] = {}  # by their row in the journal
         self._events: set[asyncio.Task[None]] = set()
         self._dropped: dict[str, int] = {}  # by kind, since the last word of it
+        self._gone: set[int] = set()  # rows that were dropped before they came here
+        self._last_largest_packet: int | None = None  # that the broker took when it was last there
 
     def publish(self, publication: Publication) -> None:
         """Send what is lost if the daemon dies."""
         self._link.publish(publication)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the line has room for another chunk."""
+        return self._link.has_room
 
     async def publish_in_turn(self, publication: Publication) -> None:
         """Send what is lost if the daemon dies, once the line has room."""
@@ -80,12 +87,15 @@ class Outbox:
             topic=address.topic,
             payload=payload.encode(),
             correlation=address.correlation,
-            expires=time.monotonic() + self._keep_seconds(),
+            lifetime=self._keep_seconds(),
             content_type="application/json",
         )
 
     def publish_kept(self, serial: int, publications: Sequence[Publication]) -> None:
         """Send what stands in the journal; its row is done with when the broker has the last of it."""
+        if serial in self._gone:
+            self._gone.discard(serial)
+            return
         self._kept[serial] = list(publications)
         publications[-1].on_outcome = lambda outcome: self._arrived(serial, outcome)
         for publication in publications:
@@ -93,7 +103,8 @@ class Outbox:
 
     def resume(self) -> None:
         """Send what an earlier daemon wrote down and the broker has not acknowledged."""
-        unsent, self._core.unsent = self._core.unsent, []
+        assert self._core.durable is not None
+        unsent, self._core.durable.unsent = self._core.durable.unsent, []
         for serial, envelope, frames in unsent:
             address = Address.from_envelope(envelope)
             self.publish_kept(serial, [self.publication(address, frame) for frame in frames])
@@ -110,6 +121,8 @@ class Outbox:
         name = f"{drop.kind}s"
         self._dropped[name] = self._dropped.get(name, 0) + len(drop.serials)
         for serial in drop.serials:
+            if serial not in self._kept:
+                self._gone.add(serial)
             for publication in self._kept.pop(serial, ()):
                 self._link.withdraw(publication)
 
@@ -131,22 +144,21 @@ class Outbox:
 
     def encode_terminal(self, terminal: Terminal, address: Address) -> str:
         """Return a terminal frame as it is sent: one that no packet holds becomes an error that says so."""
-        device_id = self._topics.device_id
-        payload = encode_frame(terminal, device_id)
+        payload = encode_frame(terminal, self._topics.device_id)
         most = self._most_bytes(address)
-        size = len(payload.encode())
-        if most is None or size <= most:
+        if most is None or len(payload.encode()) <= most:
             return payload
+        return self._too_large(terminal, len(payload.encode()), max(most, 0))
+
+    def _too_large(self, terminal: Terminal, size: int, most: int) -> str:
         error = EdgedError(
             ErrorCode.TOO_LARGE,
-            f"the answer's last frame has {size} bytes; {max(most, 0)} fit into the broker's packets of at "
+            f"the answer's last frame has {size} bytes; {most} fit into the broker's packets of at "
             f"most {self._largest_packet} bytes: ask for fewer tokens (max_tokens) or logprobs, or raise the "
             "broker's limit",
         )
-        return encode_frame(
-            Failed(terminal.id, terminal.attempt, terminal.seq, code=error.code, message=error.message),
-            device_id,
-        )
+        failed = Failed(terminal.id, terminal.attempt, terminal.seq, code=error.code, message=error.message)
+        return encode_frame(failed, self._topics.device_id)
 
     def _most_bytes(self, address: Address) -> int | None:
         largest = self._largest_packet
@@ -156,15 +168,29 @@ class Outbox:
 
     @property
     def _largest_packet(self) -> int | None:
-        connection = self._link.connection
-        return connection.maximum_packet_size if connection is not None else None
+        if self._link.connection is not None:
+            self._last_largest_packet = self._link.connection.maximum_packet_size
+        return self._last_largest_packet
 
     def _arrived(self, serial: int, outcome: Outcome) -> None:
-        self._kept.pop(serial, None)
+        *_, last = self._kept.pop(serial, (None,))
+        if outcome.kind == "too_large" and last is not None and self._shrink(serial, last):
+            return
         assert self._core.durable is not None
         self._core.durable.journal.acknowledged(serial)
         if outcome.kind in ("refused", "too_large"):
-            _log.warning("the broker did not take a frame", outcome=outcome.kind, reason=outcome.reason)
+            self._core.events.emit("frame_refused", reason=outcome.reason or outcome.kind)
+
+    def _shrink(self, serial: int, last: Publication) -> bool:
+        """Send an error in place of a terminal frame that was written down before the limit was known."""
+        fields = json.loads(last.payload)
+        address = Address(last.topic, last.correlation)
+        most = self._most_bytes(address)
+        if fields.get("type") != "done" or most is None:
+            return False
+        payload = self._too_large(terminal_of(fields), len(last.payload), max(most, 0))
+        self.publish_kept(serial, [self.publication(address, payload)])
+        return True
 
     async def _tell(self, event: Event) -> None:
         assert self._core.durable is not None

@@ -33,6 +33,7 @@ class Replier:
         ticket: the request.
         address: where its frames go.
         concluded: whether its terminal frame is written down and on its way.
+        task: what sends them.
 
     Args:
         ticket: the request.
@@ -59,15 +60,15 @@ class Replier:
         self._outbox = outbox
         self._table = table
         self._device_id = core.settings.device_id
-        ticket.chunk_characters = outbox.chunk_characters(address)
         self._on_written = on_written
         self._unacknowledged: list[Publication] = []
         self._sent_at = 0.0
         self._text_sent = False
         self._unheard = 0  # chunks in a row
         self.concluded = False
+        self.task = asyncio.create_task(self._run(), name=f"reply {ticket.id}")
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """Send all frames; returns when the terminal one is written down and on its way."""
         while (frame := await self._next()) is not self.ticket.terminal:
             self._send(frame)
@@ -75,9 +76,12 @@ class Replier:
         await self._conclude(self.ticket.terminal)
 
     def repeat(self, address: Address) -> None:
-        """Answer a repeat of the request while it runs: its frames go to where the repeat came from."""
+        """Answer a repeat of the request while it runs: its frames go to where the repeat came from.
+
+        Where the line is busy, the frames that come anyway are the answer.
+        """
         self.address = address
-        if self._sent_at and self.ticket.terminal is None:
+        if self._sent_at and self.ticket.terminal is None and self._outbox.has_room:
             self._outbox.publish(self._publication(encode_frame(self.ticket.frames[0], self._device_id)))
 
     async def _next(self) -> Frame:
@@ -90,6 +94,8 @@ class Replier:
                     async with asyncio.timeout(pause):
                         await ticket.change()
             elif await self._outbox.room(ticket.wait):
+                if ticket.terminal is None:  # from the end on, seq is reckoned with
+                    ticket.chunk_characters = self._outbox.chunk_characters(self.address)
                 return await ticket.next_frame()
         # The end is written down at once, whether the broker is there or not.
         return await ticket.next_frame()

@@ -45,6 +45,7 @@ class Topics:
         self.info = f"{self._base}/info"
         self.health = f"{self._base}/health"
         self.last_answer = f"{self._base}/last_answer"
+        self.open_ask = f"{self._base}/ask"
 
     def reply(self, client: str, request_id: str) -> str:
         """Return where frames go that no Response Topic is given for."""
@@ -64,7 +65,7 @@ class Topics:
 
     def subscriptions(self, *, open_ask: bool) -> tuple[str, ...]:
         """Return the filters of everything that this device listens to, its pool apart."""
-        ask = f"{self._base}/ask"
+        ask = self.open_ask
         own = (f"{ask}/+", f"{ask}/+/+", f"{self._base}/cancel/+", f"{self._base}/cmd/+", self.status)
         return (ask, *own) if open_ask else own
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from edged.errors import EdgedError, ErrorCode, invalid
 from edged.frontends.mqtt.message import Message
-from edged.protocol import Frame, frame_fields, parse_json
+from edged.protocol import INT32_MAX, Frame, frame_fields, parse_json
 
 _OTHER_BYTES = 65_536  # of a payload beside its texts
 _JSON = "application/json"
@@ -41,7 +40,7 @@ def read_ask(message: Message, max_prompt_bytes: int) -> dict[str, Any]:
         if not message.payload:
             raise invalid("the payload is empty: send a prompt, or a JSON object")
     if message.expiry_seconds is not None:
-        fields["ttl_s"] = _least(fields.get("ttl_s"), max(1, message.expiry_seconds))
+        fields["ttl_s"] = _least(fields.get("ttl_s"), min(max(1, message.expiry_seconds), INT32_MAX))
     return fields
 
 
@@ -76,6 +75,6 @@ def _is_json(message: Message) -> bool:
 
 def _least(ttl: object, expiry: int) -> object:
     """Return the shorter of what the request says and what is left of the message's expiry."""
-    if isinstance(ttl, int | float) and not isinstance(ttl, bool) and math.isfinite(ttl):
+    if isinstance(ttl, int | float) and not isinstance(ttl, bool):
         return min(ttl, expiry)
     return expiry if ttl is None else ttl

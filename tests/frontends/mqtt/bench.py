@@ -160,15 +160,17 @@ async def daemon(directory: Path, *, slots: int = 1, **tables: Any) -> AsyncIter
     engine = FakeEngine(slots)
     clock = Clock()
     journal = Journal(directory, settings=settings.journal, clock=clock)
-    core = Core(settings, cast(Engine, engine), Durable(journal, clock), clock=clock)
-    await core.open()
+    durable = Durable(journal, clock)
+    core = Core(settings, cast(Engine, engine), durable, clock=clock)
+    await durable.open()
     bench = Bench(core, engine, FakeLine())
     try:
         yield bench
     finally:
-        for task in list(bench.asks._repliers.values()):
+        left = [replier.task for replier in bench.asks._repliers.values()]
+        for task in left:
             task.cancel()
-        await asyncio.gather(*bench.asks._repliers.values(), return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
         await journal.close()
 
 

@@ -43,7 +43,7 @@ async def test_a_prompt_gets_accepted_chunks_and_done(bench: Bench) -> None:
     assert {(p.topic, p.correlation, p.qos, p.retain) for p in bench.line.sent} == {
         (REPLY + "a", b"\0c", 1, False)
     }
-    assert all(p.expires is not None for p in bench.line.sent)
+    assert {p.lifetime for p in bench.line.sent} == {3600}
 
 
 @pytest.mark.parametrize(

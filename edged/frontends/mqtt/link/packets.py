@@ -115,7 +115,9 @@ def _publish_properties(publication: Publication) -> Properties:
         properties.CorrelationData = publication.correlation
     if publication.content_type is not None:
         properties.ContentType = publication.content_type
+    left = publication.lifetime
     if publication.expires is not None:
-        left = math.ceil(publication.expires - time.monotonic())
-        properties.MessageExpiryInterval = max(1, min(left, _MAX_EXPIRY_SECONDS))
+        left = publication.expires - time.monotonic()
+    if left is not None:
+        properties.MessageExpiryInterval = max(1, min(math.ceil(left), _MAX_EXPIRY_SECONDS))
     return properties
