@@ -66,7 +66,10 @@ class Pool:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._link.run(), name="pool link")
             while True:
-                await self._settle()
+                try:
+                    await self._settle()
+                except Exception:
+                    _log.exception("the pool could be neither joined nor left", pool=self._name)
                 await asyncio.sleep(CHECK_SECONDS)
 
     async def leave(self) -> None:
