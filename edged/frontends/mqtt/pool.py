@@ -7,6 +7,7 @@ its session ends with the connection, and it leaves when it stops or has no mode
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 0.5
+LEAVE_SECONDS = 1.0  # of a stop's budget, which requests want too
 
 
 class Pool:
@@ -73,9 +75,10 @@ class Pool:
                 await asyncio.sleep(CHECK_SECONDS)
 
     async def leave(self) -> None:
-        """Take no share any more."""
+        """Take no share any more; a broker that is slow to agree is left to notice the connection's end."""
         self._leaving = True
-        await self._settle()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settle(), LEAVE_SECONDS)
 
     async def stop(self, budget_seconds: float) -> None:
         """End the connection."""

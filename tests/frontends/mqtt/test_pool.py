@@ -11,7 +11,7 @@ import pytest
 
 from edged.core import Core
 from edged.frontends.mqtt import pool
-from edged.frontends.mqtt.link import Broker, Link
+from edged.frontends.mqtt.link import Broker, Link, live
 from edged.frontends.mqtt.pool import Pool
 from edged.frontends.mqtt.topics import Topics
 from tests.brokers import Mosquitto
@@ -68,3 +68,16 @@ async def test_a_fault_does_not_end_the_membership(member: Member, monkeypatch: 
     member.core.ready = True
     await until(lambda: member.pool.joined or member.task.done())
     assert not member.task.done()
+
+
+async def test_a_broker_that_hangs_does_not_hold_up_who_leaves(
+    member: Member, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session ends with its connection anyway."""
+    monkeypatch.setattr(live, "SUBSCRIBE_SECONDS", 3600.0)
+    mosquitto.pause()
+    try:
+        await asyncio.wait_for(member.pool.leave(), 20)
+        assert not member.pool.joined
+    finally:
+        mosquitto.resume()
