@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Fate = Literal["answered", "dropped", "invalid", "ignored", "result"]
+Fate = Literal["answered", "counted", "ignored", "result"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Malformed:
     Attributes:
         topic: below the device's base.
         payload: as it is.
-        fate: what is to become of it: `answered` with an error frame; counted in status as `dropped` or
-            `invalid`; `ignored`, as nothing is asked; answered as a command, with a `result`.
+        fate: what is to become of it: `answered` with an error frame; `counted` in status; `ignored`, as
+            nothing is asked; answered as a command, with a `result`.
         properties: of MQTT 5, by paho's names.
     """
 
@@ -251,7 +251,7 @@ class Corpus:
 
     def _client_name(self) -> Malformed:
         name = self._random.choice(WRONG_CLIENTS)
-        return Malformed(f"ask/{name}{self._random.choice(['', '/t'])}", b"Hello", "dropped")
+        return Malformed(f"ask/{name}{self._random.choice(['', '/t'])}", b"Hello", "counted")
 
     def _extra_levels(self) -> Malformed:
         topic = self._random.choice(["ask/{}/t/u", "ask/{}/t/", "cancel/{}/x", "cmd", "cmd/a/b", "x/{}"])
@@ -271,7 +271,7 @@ class Corpus:
         ]
         payload = self._random.choice([*(text.encode() for text in wrong), b"\xff", b"[" * 100_000])
         name = self._random.choice([self._client, *WRONG_CLIENTS])
-        return Malformed(f"cancel/{name}", payload, "invalid")
+        return Malformed(f"cancel/{name}", payload, "counted")
 
     def _command(self) -> Malformed:
         name = self._random.choice(["health_check", "requests", "restart_engine", "no_such", "x" * 32])
@@ -291,7 +291,7 @@ class Corpus:
 
     def _command_name(self) -> Malformed:
         name = self._random.choice(["", "A", "x" * 33, "a-b", "ä", "a b", "$SYS"])
-        return Malformed(f"cmd/{name}", b"{}", "dropped")
+        return Malformed(f"cmd/{name}", b"{}", "counted")
 
     def _status(self) -> Malformed:
         wrong = [

@@ -171,9 +171,8 @@ async def _settled(device: Device, publisher: Publisher) -> dict[str, Any]:
 
     async def counted() -> bool:
         counters = await device.counters()
-        invalid = counters["invalid"] - publisher.answered.total()
-        dropped = counters["dropped"] - len(publisher.unanswered(0))
-        return (invalid, dropped) == (publisher.sent["invalid"], publisher.sent["dropped"])
+        answered = publisher.answered.total() + len(publisher.unanswered(0))
+        return counters["invalid"] + counters["dropped"] - answered == publisher.sent["counted"]
 
     for _ in range(100):
         if await counted():
