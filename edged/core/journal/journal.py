@@ -34,7 +34,7 @@ class Journal:
         self.on_drop: Callable[[Drop], None] = lambda drop: None
         self._directory = directory
         self._clock = clock
-        self._settings = settings
+        self._bounds = settings
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: JournalThread | None = None
         self._writer = Writer(directory, settings, clock, lambda drop: self._call(lambda: self.on_drop(drop)))
@@ -95,6 +95,17 @@ class Journal:
             await future
 
     @property
+    def bounds(self) -> Bounds:
+        """The table [journal]; another one takes effect at once, also on what is kept already."""
+        return self._bounds
+
+    @bounds.setter
+    def bounds(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._writer.take(bounds)
+        self._hand_over(_rebind)
+
+    @property
     def can_write(self) -> bool:
         """Say whether the last attempt to write succeeded."""
         return self._writer.problem is None
@@ -106,12 +117,12 @@ class Journal:
             "state": "ok" if writer.problem is None else "cannot_write",
             "problem": writer.problem,
             "bytes": writer.file_bytes,
-            "max_bytes": self._settings.max_bytes,
+            "max_bytes": self._bounds.max_bytes,
             "asks": writer.books.asks,
             "answers": writer.books.answers,
             "outbox": writer.books.outbox,
             "outbox_bytes": writer.books.outbox_bytes,
-            "outbox_max_bytes": self._settings.outbox_max_bytes,
+            "outbox_max_bytes": self._bounds.outbox_max_bytes,
             "commits": writer.commits,
             "losses": [{"first": x.first, "last": x.last, "reason": x.reason} for x in writer.files.losses],
         }
@@ -147,6 +158,10 @@ class Journal:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function)
+
+
+def _rebind(inbox: Inbox) -> None:
+    inbox.rebound = True
 
 
 def _settle(future: asyncio.Future[_T], result: _T | Exception) -> None:

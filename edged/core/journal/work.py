@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from edged.clock import Stamp
 from edged.core.journal.records import ROW_OVERHEAD_BYTES, Kind, RecordKey
+
+GROUP_BYTES = 512 << 10  # most of one transaction
 
 Done = Callable[[int | Exception], None]
 
@@ -69,12 +71,27 @@ class Inbox:
         acknowledged: serials that the broker has.
         forgotten: serials of asks that are given up.
         settle: who waits for everything that is due.
+        rebound: whether other bounds hold, by which more may be due.
     """
 
     writes: list[Write] = field(default_factory=list)
     acknowledged: list[int] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
     settle: list[Done] = field(default_factory=list)
+    rebound: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.writes or self.acknowledged or self.forgotten or self.settle)
+        return bool(self.writes or self.acknowledged or self.forgotten or self.settle or self.rebound)
+
+
+def grouped(writes: Iterable[Write]) -> list[list[Write]]:
+    """Cut a long line of writes into transactions of bounded size."""
+    groups: list[list[Write]] = []
+    size = GROUP_BYTES
+    for write in writes:
+        if size + write.size > GROUP_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(write)
+        size += write.size
+    return groups

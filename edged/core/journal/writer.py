@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -18,12 +18,11 @@ from edged.core.journal.opening import new_salt
 from edged.core.journal.records import Drop, Kind, Recovered, Row
 from edged.core.journal.store import WAL_BYTES, DamagedError, Store
 from edged.core.journal.trouble import describe, is_full, no_room, refusal
-from edged.core.journal.work import Bounds, Inbox, Write
+from edged.core.journal.work import Bounds, Inbox, Write, grouped
 from edged.errors import EdgedError
 
 _log = structlog.get_logger(__name__)
 
-GROUP_BYTES = 512 << 10  # most of one transaction
 RESERVED_BYTES = 8 << 10  # room kept for the answer of each request that was accepted
 REMOVAL_SECONDS = 60.0  # between batches of removals
 RETRY_SECONDS = (1.0, 2.0, 4.0, 5.0)
@@ -71,6 +70,10 @@ class Writer:
         self._retry_at = 0.0  # of the monotonic clock
         self._remove_at = 0.0  # of the time since the boot
 
+    def take(self, bounds: Bounds) -> None:
+        """Go by other bounds from the next round on; from any thread."""
+        self._bounds = bounds
+
     def open(self) -> Recovered:
         """Open the files and return what they hold.
 
@@ -107,8 +110,10 @@ class Writer:
         for serial in inbox.acknowledged:
             self.books.acknowledge(serial)
         settling = bool(inbox.settle)
-        self._find_what_is_due(at_once=settling)
-        groups = _groups(self._line)
+        self._find_what_is_due(at_once=settling or inbox.rebound)
+        if inbox.rebound:
+            self._bound_outbox()
+        groups = grouped(self._line)
         if not groups and (self._removals if self.problem is None else time.monotonic() >= self._retry_at):
             groups = [[]]
         failure: Exception | None = None
@@ -193,10 +198,13 @@ class Writer:
                 promised += write.size + RESERVED_BYTES
             self._number(write)
             admitted.append(write)
+        self._bound_outbox()
+        return admitted
+
+    def _bound_outbox(self) -> None:
         for drop in self.books.bound(self._bounds.outbox_max_bytes):
             self._on_drop(drop)
             _log.warning("the outbox is full", reason=drop.reason)
-        return admitted
 
     def _number(self, write: Write) -> None:
         if not write.serial:
@@ -280,16 +288,3 @@ class Writer:
         except (sqlite3.Error, OSError) as error:
             if not is_full(error):  # otherwise it is told when something can't be kept
                 self._fail(error, [])
-
-
-def _groups(writes: Iterable[Write]) -> list[list[Write]]:
-    """Cut a long line of writes into transactions of bounded size."""
-    groups: list[list[Write]] = []
-    size = GROUP_BYTES
-    for write in writes:
-        if size + write.size > GROUP_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(write)
-        size += write.size
-    return groups

@@ -9,7 +9,7 @@ import pytest
 
 from edged.core.journal import Drop, Journal, RecordKey
 from edged.errors import EdgedError, ErrorCode
-from tests.core.journal.conftest import Bench, ask, key
+from tests.core.journal.conftest import Bench, Bounds, ask, key
 
 
 async def answered(journal: Journal, id_: str, body: bytes = b"answer") -> int:
@@ -190,6 +190,29 @@ async def test_a_full_journal_refuses_with_figures_and_keeps_room_for_answers(be
         await journal.answer(serial, key(str(number)), b"h" * 16, b"a" * 8000)
     assert journal.status()["answers"] == len(serials)
     assert journal.status()["bytes"] <= 1 << 20
+
+
+async def test_other_bounds_hold_at_once(bench: Bench) -> None:
+    journal, _ = await bench.open()
+    drops: list[Drop] = []
+    journal.on_drop = drops.append
+    events = [await journal.event(b"e" * 600) for _ in range(3)]
+    journal.acknowledged(await answered(journal, "one", b"a"))
+    bench.time.boottime += 10
+
+    journal.bounds = Bounds(max_bytes=8 << 20, keep_results_seconds=5.0, outbox_max_bytes=1000)
+    async with asyncio.timeout(30):
+        while not drops or journal.status()["answers"]:
+            await asyncio.sleep(0.005)
+    assert [(drop.kind, drop.serials) for drop in drops] == [("event", events[:2])]
+    assert (journal.status()["max_bytes"], journal.status()["outbox_max_bytes"]) == (8 << 20, 1000)
+
+    journal.bounds = Bounds(max_bytes=1)
+    assert journal.bounds.max_bytes == 1
+    with pytest.raises(EdgedError, match=r"of its 1 B \(journal\.max_bytes\)"):
+        await ask(journal, "two")
+    journal.bounds = Bounds()
+    await ask(journal, "two")
 
 
 async def test_texts_leave_the_files(bench: Bench) -> None:
