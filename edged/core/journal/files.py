@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -32,14 +33,17 @@ class Files:
     Args:
         directory: where they lie.
         clock: for stamps.
+        on_loss: told of what was found lost later than at the first opening.
     """
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path, clock: Clock, on_loss: Callable[[Loss], None]) -> None:
         self._directory = directory
         self._clock = clock
+        self._on_loss = on_loss
         self._mark: Mark | None = None
         self._mark_at = 0.0  # of the monotonic clock
         self._scrub_at = clock.now().boottime + SCRUB_SECONDS
+        self._opened = False  # if only in vain
         self._fault: Exception | None = None  # why there is no store
         self.losses: list[Loss] = []
         self.store: Store | None = None
@@ -67,8 +71,19 @@ class Files:
             _log.warning("the journal's mark can't be opened", reason=str(error))
         opened = open_store(self._directory / DATABASE, self.marked, self._clock, given)
         self.store, self._fault = opened.store, opened.fault
-        self.losses += [loss for loss in opened.losses if loss not in self.losses]
+        if not self._opened:
+            self.losses = opened.losses
+        elif self.store is not None:  # else what seems lost may only be out of reach
+            self._find_lost(opened.losses)
+        self._opened = True
         return opened.rows
+
+    def _find_lost(self, losses: list[Loss]) -> None:
+        named = {(loss.first, loss.last) for loss in self.losses}
+        for loss in losses:
+            if (loss.first, loss.last) not in named:
+                self.losses.append(loss)
+                self._on_loss(loss)
 
     def writable(self) -> Store:
         """Return the open database.

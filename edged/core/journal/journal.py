@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edged.clock import Clock
-from edged.core.journal.records import Drop, Kind, RecordKey, Recovered
+from edged.core.journal.records import Drop, Kind, Loss, RecordKey, Recovered
 from edged.core.journal.thread import JournalThread
 from edged.core.journal.work import Bounds, Done, Inbox, Write
 from edged.core.journal.writer import Writer
@@ -23,6 +23,8 @@ class Journal:
 
     Attributes:
         on_drop: told of rows that left the outbox unacknowledged because it was full.
+        on_loss: told of rows that were found lost, and the file mended, while the journal was open; what was
+            lost before, `open` returns.
 
     Args:
         directory: where the files lie; it is made if need be.
@@ -32,12 +34,19 @@ class Journal:
 
     def __init__(self, directory: Path, *, settings: Bounds, clock: Clock) -> None:
         self.on_drop: Callable[[Drop], None] = lambda drop: None
+        self.on_loss: Callable[[Loss], None] = lambda loss: None
         self._directory = directory
         self._clock = clock
         self._bounds = settings
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: JournalThread | None = None
-        self._writer = Writer(directory, settings, clock, lambda drop: self._call(lambda: self.on_drop(drop)))
+        self._writer = Writer(
+            directory,
+            settings,
+            clock,
+            on_drop=lambda drop: self._call(lambda: self.on_drop(drop)),
+            on_loss=lambda loss: self._call(lambda: self.on_loss(loss)),
+        )
 
     async def open(self) -> Recovered:
         """Open or make the files, and return what they hold.

@@ -15,7 +15,7 @@ from edged.core.journal.books import Books
 from edged.core.journal.files import Files
 from edged.core.journal.mark import MarkState
 from edged.core.journal.opening import new_salt
-from edged.core.journal.records import Drop, Kind, Recovered, Row
+from edged.core.journal.records import Drop, Kind, Loss, Recovered, Row
 from edged.core.journal.store import WAL_BYTES, DamagedError, Store
 from edged.core.journal.trouble import describe, is_full, no_room, refusal
 from edged.core.journal.work import Bounds, Inbox, Write, grouped
@@ -46,17 +46,23 @@ class Writer:
         bounds: the settings.
         clock: gives stamps, and the time by which answers are removed.
         on_drop: told of what left the outbox because it was full.
+        on_loss: told of what was found lost after the opening.
     """
 
     def __init__(
-        self, directory: Path, bounds: Bounds, clock: Clock, on_drop: Callable[[Drop], None]
+        self,
+        directory: Path,
+        bounds: Bounds,
+        clock: Clock,
+        on_drop: Callable[[Drop], None],
+        on_loss: Callable[[Loss], None],
     ) -> None:
         self._directory = directory
         self._bounds = bounds
         self._clock = clock
         self._on_drop = on_drop
         self.books = Books()
-        self.files = Files(directory, clock)
+        self.files = Files(directory, clock, on_loss)
         self.problem: str | None = None
         self.commits = 0
         self.file_bytes = 0

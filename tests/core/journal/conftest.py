@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edged.clock import Clock
-from edged.core.journal import Journal, RecordKey, Recovered
+from edged.core.journal import Journal, Loss, RecordKey, Recovered
 
 
 @dataclass
@@ -63,8 +63,9 @@ class Bench:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(boot_id)
 
-    async def open(self) -> tuple[Journal, Recovered]:
+    async def open(self, on_loss: Callable[[Loss], None] = lambda loss: None) -> tuple[Journal, Recovered]:
         journal = Journal(self.directory, settings=self.bounds, clock=self.time.clock(self._root))
+        journal.on_loss = on_loss
         self._journals.append(journal)
         return journal, await journal.open()
 

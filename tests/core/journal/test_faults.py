@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import resource
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edged.core.journal import Journal, Recovered
+from edged.core.journal import Journal, Loss, Recovered, opening
 from edged.core.journal.books import Books
 from edged.core.journal.store import Store
 from edged.errors import EdgedError, ErrorCode
@@ -56,7 +57,7 @@ def no_file_grows() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
@@ -186,6 +187,57 @@ async def test_a_file_that_turns_out_damaged_at_work_is_mended_at_work(
     assert journal.can_write
     _, recovered = await bench.crash_and_open()
     assert bodies(recovered) == [b"answer one", b"question two"]
+
+
+@pytest.mark.parametrize("hindered", [False, True])
+async def test_what_is_found_lost_at_work_is_told_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, hindered: bool
+) -> None:
+    """Also where the file can't be mended at the first try."""
+    journal, recovered = await bench.open()
+    told: list[Loss] = []
+    journal.on_loss = told.append
+    serials = [await ask(journal, str(number), b"question %02d" % number * 40) for number in range(21)]
+    journal.forget(serials.pop())
+    await journal.settle()  # by which all of it leaves the log
+    data = bytearray((bench.directory / "journal.sqlite").read_bytes())
+    data[data.index(b"question 07") + 3] ^= 16
+    insert, write_new = Store.insert, opening._write_new
+
+    def fail_once(*arguments: Any) -> None:
+        monkeypatch.setattr(Store, "insert", insert)
+        (bench.directory / "journal.sqlite").write_bytes(data)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def hinder_once(*arguments: Any) -> None:
+        monkeypatch.setattr(opening, "_write_new", write_new)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Store, "insert", fail_once)
+    if hindered:
+        monkeypatch.setattr(opening, "_write_new", hinder_once)
+    await journal.event(b"event")
+    await until(lambda: told and journal.can_write)
+    await ask(journal, "afterwards")
+    assert [(loss.first, loss.last) for loss in told] == [(serials[7], serials[7])]
+    assert journal.status()["losses"] == [{"first": serials[7], "last": serials[7], "reason": told[0].reason}]
+    assert recovered.losses == []
+    _, recovered = await bench.crash_and_open()
+    assert len(recovered.asks) == 20
+    assert recovered.losses == []
+
+
+async def test_what_is_found_lost_at_the_opening_is_told_there_alone(bench: Bench) -> None:
+    journal, _ = await bench.open()
+    await ask(journal, "one")
+    bench.crash()
+    (bench.directory / "journal.sqlite").unlink()
+    (bench.directory / "journal.sqlite-wal").unlink()
+    told: list[Loss] = []
+    journal, recovered = await bench.open(told.append)
+    await ask(journal, "two")
+    assert len(recovered.losses) == 1
+    assert told == []
 
 
 async def test_an_error_that_nobody_foresaw_does_not_end_the_thread(
