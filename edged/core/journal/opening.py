@@ -17,6 +17,7 @@ from edged.core.journal.records import Loss, Row
 from edged.core.journal.salvage import Salvage, salvage
 from edged.core.journal.schema import NewerSchemaError
 from edged.core.journal.store import DamagedError, Store
+from edged.core.journal.trouble import in_words
 from edged.core.journal.wal import wal_path
 from edged.errors import EdgedError, ErrorCode
 
@@ -83,11 +84,11 @@ def open_store(path: Path, mark: MarkState | None, clock: Clock, given: int = 0)
         try:
             found = salvage(path, log, mark, reason)
         except OSError as unreadable:
-            found = Salvage(losses=_all_of(mark, f"{reason}; {unreadable}"))
+            found = Salvage(losses=_all_of(mark, f"{reason}; {in_words(unreadable)}"))
     except (OSError, sqlite3.Error) as error:
         # It can't be written: what is in it can be read all the same.
         try:
-            found = salvage(path, log, mark, str(error))
+            found = salvage(path, log, mark, in_words(error))
         except OSError:
             found = Salvage()
         return Opened(None, found.rows, found.losses, error)
@@ -132,7 +133,7 @@ def _open_sound(path: Path, mark: MarkState | None, *, missing: bool) -> tuple[S
             ) from None
         if code in _NOT_THE_CONTENTS:
             raise
-        raise DamagedError(str(error)) from None
+        raise DamagedError(in_words(error)) from None
     except BaseException:
         _close(store)
         raise

@@ -12,12 +12,39 @@ from edged.errors import EdgedError, ErrorCode
 
 RETRY_AFTER_SECONDS = 5.0
 
+_WORDS_OF_SQLITE = {  # sqlite3_errstr() of what a disk or a damaged file leads to
+    "access permission denied",
+    "attempt to write a readonly database",
+    "bad parameter or other API misuse",
+    "database disk image is malformed",
+    "database is locked",
+    "database or disk is full",
+    "database schema has changed",
+    "database table is locked",
+    "disk I/O error",
+    "file is not a database",
+    "interrupted",
+    "locking protocol",
+    "large file support is disabled",
+    "out of memory",
+    "string or blob too big",
+    "unable to open database file",
+}
+
 
 def is_full(error: Exception) -> bool:
     """Say whether the disk is full, or the file may not grow: the file itself is as it should be."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return _code(error) == sqlite3.SQLITE_FULL
+
+
+def in_words(error: OSError | sqlite3.Error) -> str:
+    """Return what an error says, without what SQLite quotes of the file: that may be a requester's text."""
+    if isinstance(error, OSError) or str(error) in _WORDS_OF_SQLITE:
+        return str(error)
+    name = getattr(error, "sqlite_errorname", None)
+    return f"SQLite reports {name}" if name else "it holds text that can't be read"
 
 
 def describe(error: Exception, directory: Path) -> str:
@@ -33,7 +60,8 @@ def describe(error: Exception, directory: Path) -> str:
         return error.message
     if isinstance(error, (sqlite3.Error, OSError)):
         return (
-            f"the journal can't be written: {error}{_free(directory)}; check the disk that holds {directory}"
+            f"the journal can't be written: {in_words(error)}{_free(directory)}; "
+            f"check the disk that holds {directory}"
         )
     return f"the journal met an unexpected error ({error!r}); the log says more"
 

@@ -252,6 +252,25 @@ def test_a_row_that_is_missing_from_a_sound_file_is_noticed(cases: list[Case], t
     assert "rows are missing" in loss.reason
 
 
+def test_a_loss_quotes_nothing_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SQLite itself would name the text that it can't decode."""
+
+    async def write() -> None:
+        journal = Journal(tmp_path, settings=Bounds(), clock=Clock())
+        await journal.open()
+        for number in range(3):
+            await ask(journal, f"confidential-{number}")
+        await journal.close()
+
+    asyncio.run(write())
+    data = (tmp_path / DATABASE).read_bytes()
+    (tmp_path / DATABASE).write_bytes(data.replace(b"confidential-1", b"confidential-\xff"))
+    [loss] = asyncio.run(open_and_close(tmp_path)).losses
+    assert loss.reason == "it holds text that can't be read"
+    output = capsys.readouterr()
+    assert "confidential" not in output.out + output.err
+
+
 def test_damaged_files_are_kept_aside_but_not_without_end(cases: list[Case], tmp_path: Path) -> None:
     directory = Path(shutil.copytree(cases[2].directory, tmp_path / "state"))
     for _ in range(5):
