@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -33,7 +35,8 @@ class Operators:
     """Carries out commands that the configuration allows.
 
     A command is acknowledged before it is carried out, so that one that takes the daemon down is not
-    delivered again and again; a repeat under the same transaction gets the first one's result.
+    delivered again and again; a repeat under the same transaction gets the first one's result, also while
+    that one is still carried out.
 
     Attributes:
         unanswerable: commands that could not be answered, as their name is none.
@@ -55,6 +58,7 @@ class Operators:
         self._topics = topics
         self._table = table
         self._results: OrderedDict[tuple[str, Transaction], bytes] = OrderedDict()
+        self._turns: WeakValueDictionary[tuple[str, Transaction], asyncio.Lock] = WeakValueDictionary()
 
     async def command(self, message: Message, name: str) -> None:
         """Carry a command out and publish its result."""
@@ -65,12 +69,22 @@ class Operators:
         if message.retain:
             self._core.events.emit("retained_command", command=name)
             return
-        transaction: Transaction = None
         try:
             transaction, fields = _read(message)
-            if (name, transaction) in self._results:
-                self._publish(name, self._results[name, transaction])
-                return
+        except EdgedError as error:
+            self._publish(name, _payload(failed(error, None)))
+            return
+        turn = asyncio.Lock()
+        if transaction is not None:  # a repeat has its turn when the first one's result is there
+            turn = self._turns.setdefault((name, transaction), turn)
+        async with turn:
+            self._publish(name, await self._result(name, transaction, fields))
+
+    async def _result(self, name: str, transaction: Transaction, fields: dict[str, object]) -> bytes:
+        """Carry a command out, or return the result of its transaction."""
+        if (name, transaction) in self._results:
+            return self._results[name, transaction]
+        try:
             if name not in self._table().commands:
                 allowed = ", ".join(self._table().commands) or "none"
                 raise EdgedError(
@@ -81,15 +95,19 @@ class Operators:
             result = succeeded(await self._commands.run(name, fields), transaction)
         except EdgedError as error:
             result = failed(error, transaction)
-        payload = encode(result).encode()
+        payload = _payload(result)
         if transaction is not None:
             self._results[name, transaction] = payload
             if len(self._results) > MOST_REMEMBERED:
                 self._results.popitem(last=False)
-        self._publish(name, payload)
+        return payload
 
     def _publish(self, name: str, payload: bytes) -> None:
         self._link.publish(Publication(self._topics.result(name), payload, content_type="application/json"))
+
+
+def _payload(result: dict[str, Any]) -> bytes:
+    return encode(result).encode()
 
 
 def _read(message: Message) -> tuple[Transaction, dict[str, object]]:

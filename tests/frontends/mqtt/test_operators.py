@@ -107,6 +107,23 @@ async def test_a_repeat_of_a_transaction_is_not_carried_out_again(operator: Oper
     assert operator.results[0] == operator.results[1]
 
 
+async def test_a_repeat_waits_for_the_first_one_of_its_transaction(operator: Operator) -> None:
+    """Of others, and of commands without one, nobody knows whether they are the same."""
+    operator.commands.gate.clear()
+    payloads = [b'{"transaction":7}', b'{"transaction":7}', b'{"transaction":"7"}', b"", b""]
+    commands = [asyncio.create_task(operator.command("requests", payload)) for payload in payloads]
+    async with asyncio.timeout(20):
+        while len(operator.commands.run_with) < 4:
+            await asyncio.sleep(0)
+    operator.commands.gate.set()
+    await asyncio.gather(*commands)
+    assert len(operator.commands.run_with) == 4
+    told = [result for _, result in operator.results]
+    assert len(told) == 5
+    first, repeat = (result for result in told if result["transaction"] == 7)
+    assert first == repeat
+
+
 async def test_what_is_not_allowed_is_refused_with_what_is(operator: Operator) -> None:
     await operator.command("restart_engine", b'{"transaction":"t"}')
     [(topic, result)] = operator.results
