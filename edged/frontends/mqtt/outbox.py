@@ -148,14 +148,17 @@ class Outbox:
         most = self._most_bytes(address)
         if most is None or len(payload.encode()) <= most:
             return payload
-        return self._too_large(terminal, len(payload.encode()), max(most, 0))
+        return self._too_large(terminal, len(payload.encode()), address)
 
-    def _too_large(self, terminal: Terminal, size: int, most: int) -> str:
+    def _too_large(self, terminal: Terminal, size: int, address: Address) -> str:
+        most = self._most_bytes(address)
+        limit = "the broker hangs up on it"
+        if most is not None:
+            limit = f"{max(most, 0)} fit into the broker's packets of at most {self._largest_packet} bytes"
         error = EdgedError(
             ErrorCode.TOO_LARGE,
-            f"the answer's last frame has {size} bytes; {most} fit into the broker's packets of at "
-            f"most {self._largest_packet} bytes: ask for fewer tokens (max_tokens) or logprobs, or raise the "
-            "broker's limit",
+            f"the answer's last frame has {size} bytes, and {limit}: ask for fewer tokens (max_tokens) or "
+            "logprobs, or raise the broker's limit",
         )
         failed = Failed(terminal.id, terminal.attempt, terminal.seq, code=error.code, message=error.message)
         return encode_frame(failed, self._topics.device_id)
@@ -184,11 +187,10 @@ class Outbox:
     def _shrink(self, serial: int, last: Publication) -> bool:
         """Send an error in place of a terminal frame that was written down before the limit was known."""
         fields = json.loads(last.payload)
-        address = Address(last.topic, last.correlation)
-        most = self._most_bytes(address)
-        if fields.get("type") != "done" or most is None:
+        if fields.get("type") != "done":
             return False
-        payload = self._too_large(terminal_of(fields), len(last.payload), max(most, 0))
+        address = Address(last.topic, last.correlation)
+        payload = self._too_large(terminal_of(fields), len(last.payload), address)
         self.publish_kept(serial, [self.publication(address, payload)])
         return True
 

@@ -42,7 +42,6 @@ async def test_an_answer_that_no_packet_holds(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a packet that the broker hangs up on is sent again for ever")
 async def test_a_packet_that_the_broker_hangs_up_on(
     make_mosquitto: MakeMosquitto, start_device: StartDevice
 ) -> None:

@@ -201,3 +201,38 @@ def test_whatever_happens_each_has_one_outcome_and_the_order_holds(steps: list[t
         assert all(len(told) == 1 for told in outcomes.values())
 
     asyncio.run(play())
+
+
+async def test_a_packet_that_a_3_1_1_broker_hangs_up_on_does_not_keep_the_others(feed: Feed) -> None:
+    """It goes last after some ends, and is given up when the broker takes all but it."""
+    outcomes: list[Outcome] = []
+    bad = Publication("t", b"bad", on_outcome=outcomes.append)
+    feed.publish(bad)
+    for number in range(8):
+        feed.publish(Publication("t", f"good {number}".encode()))
+        wire = Wire()
+        feed.attach(replace(CONNECTION, protocol="3.1.1", receive_maximum=1), wire.send)
+        await settle()
+        while wire.payloads[-1] != b"bad":
+            feed.answered(wire.sent[-1][0], 0)
+            await settle()
+        feed.detach()
+        if outcomes:
+            break
+    assert [outcome.kind for outcome in outcomes] == ["too_large"]
+    assert feed.waiting == 0
+
+
+async def test_a_link_that_breaks_again_and_again_loses_nothing(feed: Feed) -> None:
+    """Where nothing arrives at all, no publication is to blame."""
+    outcomes: list[Outcome] = []
+    for number in range(3):
+        feed.publish(Publication("t", f"{number}".encode(), on_outcome=outcomes.append))
+    for _ in range(20):
+        feed.attach(replace(CONNECTION, protocol="3.1.1"), Wire().send)
+        await settle()
+        feed.detach()
+    wire = Wire()
+    feed.attach(CONNECTION, wire.send)
+    await settle()
+    assert (outcomes, sorted(wire.payloads)) == ([], [b"0", b"1", b"2"])

@@ -15,6 +15,7 @@ import structlog
 
 from edged.frontends.mqtt.link import packets, reasons
 from edged.frontends.mqtt.link.connection import Connection
+from edged.frontends.mqtt.link.jam import Jam
 from edged.frontends.mqtt.message import ACKNOWLEDGED, EXPIRED, UNHEARD, WITHDRAWN, Outcome, Publication
 
 _log = structlog.get_logger(__name__)
@@ -38,6 +39,8 @@ class Feed:
         self._connection: Connection | None = None
         self._window = 0
         self._serial = 0
+        self._jam = Jam()
+        self._arrived = 0  # over this connection
         self._pause: asyncio.TimerHandle | None = None
         self._pumping = False
         self._empty = asyncio.Event()
@@ -60,23 +63,38 @@ class Feed:
     def attach(self, connection: Connection, send: Send) -> None:
         """Send over a new connection: first what the last one has left unacknowledged."""
         self._connection = connection
+        self._arrived = 0
         self._send = send
         self._window = min(connection.receive_maximum, MOST_IN_FLIGHT)
         self._soon()
 
     def detach(self) -> None:
         """Keep everything for the next connection."""
-        self._send = self._connection = None
+        connection, self._send, self._connection = self._connection, None, None
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
         left = [(serial in self._withdrawn, publication) for serial, publication in self._in_flight.items()]
         self._in_flight.clear()
         self._withdrawn.clear()
-        self._line.extendleft(publication for gone, publication in reversed(left) if not gone)
+        keep = [publication for gone, publication in left if not gone]
+        if keep and connection is not None and connection.protocol == "3.1.1":
+            self._unjam(keep)
+        self._line.extendleft(reversed(keep))
         for gone, publication in left:
             if gone:
                 _tell(publication, WITHDRAWN)
+
+    def _unjam(self, keep: list[Publication]) -> None:
+        """Let a publication that the broker hangs up on not keep the others from leaving."""
+        verdict = self._jam.ended(keep[0], alone=len(keep) == 1, others_arrived=self._arrived > 0)
+        if verdict == "again":
+            return
+        first = keep.pop(0)
+        if verdict == "last":
+            self._line.append(first)
+        else:
+            _tell(first, Outcome("too_large", "the broker hangs up on it, and on nothing else"))
 
     def publish(self, publication: Publication) -> None:
         """Put a publication at the end of the line."""
@@ -115,6 +133,7 @@ class Feed:
         publication = self._in_flight.pop(serial)
         withdrawn = serial in self._withdrawn
         self._withdrawn.discard(serial)
+        self._arrived += 1
         self._soon()
         if code == reasons.QUOTA_EXCEEDED and not withdrawn:
             self._line.appendleft(publication)
