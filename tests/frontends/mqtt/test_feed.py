@@ -220,7 +220,10 @@ async def test_a_packet_that_a_3_1_1_broker_hangs_up_on_does_not_keep_the_others
         if outcomes:
             break
     assert [outcome.kind for outcome in outcomes] == ["too_large"]
-    assert feed.waiting == 0
+    wire = Wire()
+    feed.attach(CONNECTION, wire.send)
+    await settle()
+    assert b"bad" not in wire.payloads
 
 
 async def test_a_link_that_breaks_again_and_again_loses_nothing(feed: Feed) -> None:
