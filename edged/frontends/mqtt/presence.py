@@ -91,6 +91,11 @@ class Presence:
             self._tell_alarm(type)
         self.refresh()
 
+    def reload(self) -> None:
+        """Tell of settings that have changed."""
+        self._info_due = True
+        self.refresh()
+
     async def run(self) -> None:
         """Publish what has changed, and health at its interval, until cancelled."""
         while True:

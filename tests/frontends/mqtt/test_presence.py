@@ -132,6 +132,17 @@ async def test_status_follows_the_phase(device: Device) -> None:
     assert [status["phase"] for status in device.said("status")] == ["ready", "stopping"]
 
 
+async def test_info_follows_a_reload_and_is_told_only_if_it_changed(device: Device) -> None:
+    device.presence.reload()  # there is no connection yet
+    device.connect("s1")
+    device.presence.reload()
+    assert len(device.said("info")) == 1
+    mqtt = device.core.settings.mqtt.model_copy(update={"commands": ("reload",)})
+    device.core.settings = device.core.settings.model_copy(update={"mqtt": mqtt})
+    device.presence.reload()
+    assert [info["capabilities"]["commands"] for info in device.said("info")][1:] == [["reload"]]
+
+
 async def test_the_late_will_of_an_own_connection_is_said_over(device: Device) -> None:
     device.connect("s1")
     device.connect("s2")
