@@ -65,7 +65,7 @@ class Presence:
         self._told_info = ""
         self._info_due = True  # to be compared with what was told
         self._health_at = 0.0
-        self._sessions: set[str] = set()  # this process's
+        self._process = ""  # what this process's sessions have in common
         self._own_heard = False  # our birth has come back: what comes after it is no echo of earlier times
         self._rival = ""  # the last session of another device of our id, or of an earlier process
         self._again = False  # the retained status is another's
@@ -74,7 +74,7 @@ class Presence:
 
     def will(self, session: str) -> Publication:
         """Return what the broker publishes when the connection with this session id breaks."""
-        self._sessions.add(session)
+        self._process = _process_of(session)
         return self._status("offline", "lost", session, "the connection broke")
 
     def connected(self) -> None:
@@ -122,7 +122,7 @@ class Presence:
         if self._link.connection is not None and session == self._link.connection.session:
             self._own_heard = True
             return None
-        foreign = session not in self._sessions
+        foreign = _process_of(session) != self._process
         if not foreign and state == "offline":
             self._again = True  # the late will of a connection of ours
             return None
@@ -241,3 +241,7 @@ class Presence:
             "mqtt": self._link_status(),
             "journal": status["journal"],
         }
+
+
+def _process_of(session: str) -> str:
+    return session.rpartition("-")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -186,6 +187,24 @@ async def test_a_try_that_cannot_even_begin_is_told_and_made_again(
             assert all(seconds >= 0.5 for seconds in pauses_taken)
         await owner.connected()
         assert owner.link.fault is None
+
+
+async def test_sessions_tell_a_links_connections_apart_and_links_from_each_other(
+    make_link: MakeLink, pauses_taken: list[float]
+) -> None:
+    async def hung_up(peer: Peer) -> None:
+        await peer.greet()
+
+    async with ScriptedBroker(hung_up) as broker:
+        sessions: list[list[str]] = [[], []]
+        owners = [make_link(broker.port, will=told.append) for told in sessions]
+        await until(lambda: all(len(told) >= 3 for told in sessions))
+        for owner in owners:
+            await owner.link.stop((), 1)
+    assert len({*sessions[0], *sessions[1]}) == len(sessions[0]) + len(sessions[1])
+    assert all(re.fullmatch("[A-Za-z0-9-]+", session) for told in sessions for session in told)
+    processes = [{session.rpartition("-")[0] for session in told} for told in sessions]
+    assert (len(processes[0]), len(processes[1]), len(processes[0] | processes[1])) == (1, 1, 2)
 
 
 async def test_a_session_taken_over_is_a_second_device(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sized
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -70,18 +70,18 @@ def device(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 async def test_a_connection_says_status_info_health_and_its_will_has_its_session(device: Device) -> None:
-    will = device.connect("s1")
-    assert (will["state"], will["phase"], will["session"]) == ("offline", "lost", "s1")
+    will = device.connect("own-1")
+    assert (will["state"], will["phase"], will["session"]) == ("offline", "lost", "own-1")
     [status] = device.said("status")
-    assert (status["state"], status["phase"], status["session"]) == ("online", "ready", "s1")
+    assert (status["state"], status["phase"], status["session"]) == ("online", "ready", "own-1")
     assert (status["v"], status["device_id"], status["clock_synchronised"] in (True, False)) == (1, "d", True)
     assert len(device.said("info")) == len(device.said("health")) == 1
     assert all(p.retain for p in device.line.sent)
 
 
 async def test_old_alarms_are_cleared_at_start_and_only_then(device: Device) -> None:
-    device.connect("s1")
-    device.connect("s2")
+    device.connect("own-1")
+    device.connect("own-2")
     cleared = [p for p in device.line.sent if p.topic == f"{BASE}alarm/{DUPLICATE_ID}"]
     assert [(p.payload, p.retain) for p in cleared] == [(b"", True)]
 
@@ -91,7 +91,7 @@ async def test_figures_that_are_out_of_reach_silence_nothing_else(
     device: Device, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     monkeypatch.setattr(device.presence, f"_{broken}", out_of_reach)
-    device.connect("s1")
+    device.connect("own-1")
     assert {level for level in ("status", "info", "health") if device.said(level)} == {
         "status",
         "info",
@@ -102,7 +102,7 @@ async def test_figures_that_are_out_of_reach_silence_nothing_else(
 async def test_a_fault_does_not_end_what_keeps_the_topics_true(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device.connect("s1")
+    device.connect("own-1")
     running = asyncio.create_task(device.presence.run())
     tried = asyncio.Event()
 
@@ -124,7 +124,7 @@ def out_of_reach(*_: object) -> None:
 
 
 async def test_status_follows_the_phase(device: Device) -> None:
-    device.connect("s1")
+    device.connect("own-1")
     device.presence.refresh()
     assert len(device.said("status")) == 1
     device.core.stopping = True
@@ -134,7 +134,7 @@ async def test_status_follows_the_phase(device: Device) -> None:
 
 async def test_info_follows_a_reload_and_is_told_only_if_it_changed(device: Device) -> None:
     device.presence.reload()  # there is no connection yet
-    device.connect("s1")
+    device.connect("own-1")
     device.presence.reload()
     assert len(device.said("info")) == 1
     mqtt = device.core.settings.mqtt.model_copy(update={"commands": ("reload",)})
@@ -144,45 +144,62 @@ async def test_info_follows_a_reload_and_is_told_only_if_it_changed(device: Devi
 
 
 async def test_the_late_will_of_an_own_connection_is_said_over(device: Device) -> None:
-    device.connect("s1")
-    device.connect("s2")
-    assert not device.hear(state="online", session="s2")
-    assert not device.hear(state="offline", session="s1")
+    device.connect("own-1")
+    device.connect("own-2")
+    assert not device.hear(state="online", session="own-2")
+    assert not device.hear(state="offline", session="own-1")
     device.presence.refresh()
     device.presence.refresh()
     assert [(s["state"], s["session"]) for s in device.said("status")] == [
-        ("online", "s1"),
-        ("online", "s2"),
-        ("online", "s2"),
+        ("online", "own-1"),
+        ("online", "own-2"),
+        ("online", "own-2"),
     ]
 
 
+async def test_years_of_tries_leave_nothing_behind(device: Device) -> None:
+    """And a session is known for the own one all the same."""
+
+    def held() -> int:
+        return sum(len(value) for value in vars(device.presence).values() if isinstance(value, Sized))
+
+    device.connect("own-1000")
+    before = held()
+    for number in range(1001, 1500):
+        device.presence.will(f"own-{number}")
+    assert held() == before
+    device.connect("own-1500")
+    device.hear(state="online", session="own-1500")
+    for number in (1000, 1499):
+        assert device.hear(state="offline", session=f"own-{number}") is None
+
+
 async def test_another_device_of_the_same_id_is_noticed(device: Device) -> None:
-    device.connect("s1")
-    assert not device.hear(state="online", session="s1")
-    assert device.hear(state="online", session="foreign") == "here"
+    device.connect("own-1")
+    assert not device.hear(state="online", session="own-1")
+    assert device.hear(state="online", session="foreign-1") == "here"
 
 
 async def test_what_was_said_before_the_own_birth_is_no_other_device(device: Device) -> None:
     """The echo of an earlier daemon of this device may have waited at the broker."""
-    device.connect("s1")
-    assert not device.hear(state="online", session="of an earlier daemon")
-    assert not device.hear(state="online", session="s1")
+    device.connect("own-1")
+    assert not device.hear(state="online", session="earlier-1")
+    assert not device.hear(state="online", session="own-1")
 
 
 @pytest.mark.parametrize("trace", [{"state": "online", "retain": True}, {"state": "offline"}])
 async def test_each_session_that_was_there_is_told_once(device: Device, trace: dict[str, Any]) -> None:
     """It may have been this device's own, before a restart; and a broker may say the same again."""
-    device.connect("s1")
-    assert device.hear(session="foreign", **trace) == "was_here"
-    assert device.hear(session="foreign", **trace) is None
-    assert device.hear(session="s1", **trace) is None
-    assert device.hear(session="of another daemon", **trace) == "was_here"
+    device.connect("own-1")
+    assert device.hear(session="foreign-1", **trace) == "was_here"
+    assert device.hear(session="foreign-1", **trace) is None
+    assert device.hear(session="own-1", **trace) is None
+    assert device.hear(session="other-1", **trace) == "was_here"
 
 
 async def test_nonsense_on_the_own_status_topic_is_said_over(device: Device) -> None:
-    device.connect("s1")
-    device.hear(state="online", session="s1")
+    device.connect("own-1")
+    device.hear(state="online", session="own-1")
     assert not device.presence.heard(Message(BASE + "status", b"\xff"))
     assert not device.hear(state=[], session={"no": "text"})
     device.presence.refresh()
@@ -192,11 +209,11 @@ async def test_nonsense_on_the_own_status_topic_is_said_over(device: Device) -> 
 async def test_an_alarm_is_told_on_each_connection_and_cleared_in_time(
     device: Device, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device.connect("s1")
+    device.connect("own-1")
     device.presence.alarm(DUPLICATE_ID)
     device.presence.alarm(DUPLICATE_ID)
     assert [event.type for event in bench.events] == [DUPLICATE_ID]
-    device.connect("s2")
+    device.connect("own-2")
     alarms = device.said(f"alarm/{DUPLICATE_ID}")
     assert [(alarm["type"], alarm["device_id"]) for alarm in alarms] == [(DUPLICATE_ID, "d")] * 2
     monkeypatch.setattr(presence, "CLEAR_SECONDS", -1.0)
@@ -207,8 +224,8 @@ async def test_an_alarm_is_told_on_each_connection_and_cleared_in_time(
 
 async def test_the_last_word_is_stopped(device: Device) -> None:
     assert device.presence.farewell() is None
-    device.connect("s1")
+    device.connect("own-1")
     farewell = device.presence.farewell()
     assert farewell is not None
     fields = json.loads(farewell.payload)
-    assert (fields["state"], fields["phase"], fields["session"]) == ("offline", "stopped", "s1")
+    assert (fields["state"], fields["phase"], fields["session"]) == ("offline", "stopped", "own-1")

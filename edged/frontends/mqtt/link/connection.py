@@ -17,7 +17,8 @@ class Connection:
     """One connection, and the broker's limits for it.
 
     Attributes:
-        session: tells this connection from all others, of this device and of strangers with its id.
+        session: tells this connection from all others, of this device and of strangers with its id; up to
+            the last hyphen it is the same for all of this process's.
         protocol: the version of MQTT.
         session_present: whether the broker still has subscriptions and messages of an earlier connection.
         receive_maximum: how many publications the broker takes before it has acknowledged the first.

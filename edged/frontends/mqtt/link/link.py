@@ -95,6 +95,8 @@ class Link:
         self._clock = clock
         self._feed = Feed()
         self._forget_broker()
+        self._prefix = secrets.token_hex(8)  # of the ids of its sessions: others' begin otherwise
+        self._tries = 0
         self._connections = 0
         self._dropped = 0  # by earlier connections
         self._live: Live | None = None
@@ -253,7 +255,8 @@ class Link:
         return self._judge(ending, version, live)
 
     def _plan(self, version: Literal["5", "3.1.1"]) -> Plan:
-        session = secrets.token_hex(8)
+        self._tries += 1
+        session = f"{self._prefix}-{self._tries}"
         will = self._will(session)
         return Plan(
             broker=self._broker,
