@@ -247,18 +247,6 @@ async def test_a_stop_ends_at_once_during_a_pause_and_a_connect(make_link: MakeL
         await refused.link.stop((), 60)
 
 
-async def test_a_change_of_the_broker_ends_a_pause_and_keeps_the_line(
-    broker: Mosquitto, make_link: MakeLink, topic: str
-) -> None:
-    other = make_link(broker.port, subscriptions=[(topic, 1)])
-    await other.connected()
-    owner = make_link(1)
-    outcome = owner.publish_soon(topic, b"kept")
-    await owner.in_state("backing_off")
-    owner.link.use(Broker("127.0.0.1", broker.port))
-    assert await asyncio.wait_for(outcome, WAIT_SECONDS) == ACKNOWLEDGED
-
-
 async def test_writers_of_chunks_wait_until_connected(mosquitto: Mosquitto, make_link: MakeLink) -> None:
     mosquitto.stop()
     owner = make_link(mosquitto.port)

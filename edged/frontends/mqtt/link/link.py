@@ -94,7 +94,9 @@ class Link:
         self._on_duplicate = on_duplicate
         self._clock = clock
         self._feed = Feed()
-        self._forget_broker()
+        self._dialect = Dialect(broker.protocol)
+        self._suspicion = Suspicion()
+        self._pauses = Pauses()
         self._prefix = secrets.token_hex(8)  # of the ids of its sessions: others' begin otherwise
         self._tries = 0
         self._connections = 0
@@ -143,16 +145,6 @@ class Link:
 
     def retry_now(self) -> None:
         """End a pause between two tries."""
-        self._hurry.set()
-
-    def use(self, broker: Broker) -> None:
-        """Go over to another broker, or to other settings of the same."""
-        if broker == self._broker:
-            return
-        self._broker = broker
-        self._forget_broker()
-        if self._live is not None:
-            self._live.leave(will=True)
         self._hurry.set()
 
     def foreign_session(self) -> None:
@@ -250,7 +242,7 @@ class Link:
             live.close()
             self._dropped += live.dropped
             self._live = self.connection = None
-        if self._stopping or plan.broker is not self._broker:
+        if self._stopping:
             return 0.0
         return self._judge(ending, version, live)
 
@@ -306,11 +298,6 @@ class Link:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
         self._hurry.clear()
-
-    def _forget_broker(self) -> None:
-        self._dialect = Dialect(self._broker.protocol)
-        self._suspicion = Suspicion()
-        self._pauses = Pauses()
 
     # Hooks of the live connection.
 
