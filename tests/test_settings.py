@@ -447,6 +447,33 @@ def test_reload_takes_what_it_can_and_leaves_the_rest() -> None:
     )
 
 
+@pytest.mark.parametrize("prefix", ["{client}/", "{client}/reply/", "{client}-answers/"])
+def test_no_client_chooses_the_first_level_of_reply_topics(config: Path, prefix: str) -> None:
+    """One named as the root would have answers obeyed as commands."""
+    [fault] = faults_in(config, f'mqtt = {{ root = "home/edged", reply_prefixes = ["ok/", "{prefix}"] }}')
+
+    assert f'mqtt.reply_prefixes = "{prefix}": a client could choose the topic' in fault
+    assert "one named home " in fault
+    assert "replies/{client}/" in fault
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["home/{client}/", "home/e{client}/v1/", "{root}/{client}/", "{root}/{client}/{device_id}/cmd/"],
+)
+def test_no_client_reaches_prompts_or_commands_by_its_name(config: Path, prefix: str) -> None:
+    [fault] = faults_in(config, f'mqtt = {{ root = "home/edged", reply_prefixes = ["{prefix}"] }}')
+
+    assert f'mqtt.reply_prefixes = "{prefix}": answers could become prompts or commands' in fault
+
+
+@pytest.mark.parametrize("prefix", ["home/r-{client}/", "{root}/reply/{client}/", "{root}/{client}/x/reply/"])
+def test_clients_may_be_named_in_reply_topics(config: Path, prefix: str) -> None:
+    config.write_text(f'mqtt = {{ root = "home/edged", reply_prefixes = ["{prefix}"] }}')
+
+    assert load(config, {}).mqtt.reply_prefixes == (prefix,)
+
+
 def test_reloadable_keys_are_those_that_the_design_names() -> None:
     assert {key for key in KEYS if is_reloadable(key)} == {
         "log_level",

@@ -66,6 +66,15 @@ def _is_prefix(text: str) -> bool:
     )
 
 
+def _reaches(prefix: str, own: str) -> bool:
+    """Say whether a prefix allows topics below `own` other than replies, whatever a client's name is."""
+    levels, owned = prefix.split("/")[:-1], own.split("/")[:-1]
+    forms = [re.escape(level).replace(re.escape("{client}"), ".*") for level in levels]
+    if not all(re.fullmatch(form, level) for form, level in zip(forms, owned, strict=False)):
+        return False
+    return levels[len(owned) + 1 : len(owned) + 2] != ["reply"]
+
+
 Url = Annotated[
     str,
     AfterValidator(_without_user),
@@ -218,10 +227,14 @@ class MqttTable(Table):
     @model_validator(mode="after")
     def _replies_stay_out_of_own_topics(self) -> MqttTable:
         own = f"{self.root}/v1/"
-        replies = re.compile(rf"{re.escape(own)}[^/]+/reply/")
         for prefix in self.reply_prefixes:
-            filled = prefix.replace("{root}", self.root)
-            if own.startswith(filled) or (filled.startswith(own) and not replies.match(filled)):
+            if prefix.startswith("{client}"):
+                raise ValueError(
+                    f'mqtt.reply_prefixes = "{prefix}": a client could choose the topic by '
+                    f"its name, and one named {self.root.partition('/')[0]} reach prompts and commands: "
+                    "begin with a level of your own, such as replies/{client}/"
+                )
+            if _reaches(prefix.replace("{root}", self.root), own):
                 raise ValueError(
                     f'mqtt.reply_prefixes = "{prefix}": answers could become prompts or commands there; '
                     f"below {own} they may go to {{root}}/v1/{{device_id}}/reply/ only"
