@@ -230,6 +230,7 @@ async def test_what_is_found_lost_at_work_is_told_once(
 async def test_what_is_found_lost_at_the_opening_is_told_there_alone(bench: Bench) -> None:
     journal, _ = await bench.open()
     await ask(journal, "one")
+    await journal.settle()  # by which the mark names it
     bench.crash()
     (bench.directory / "journal.sqlite").unlink()
     (bench.directory / "journal.sqlite-wal").unlink()
