@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -64,7 +65,7 @@ class Presence:
         self._told_at = 0.0
         self._told_info = ""
         self._info_due = True  # to be compared with what was told
-        self._health_at = 0.0
+        self._health_at = -math.inf
         self._process = ""  # what this process's sessions have in common
         self._own_heard = False  # our birth has come back: what comes after it is no echo of earlier times
         self._rival = ""  # the last session of another device of our id, or of an earlier process
@@ -82,7 +83,7 @@ class Presence:
         self._own_heard = False
         self._told = ("", None)
         self._told_info = ""
-        self._health_at = 0.0
+        self._health_at = -math.inf
         if not self._cleared:
             self._cleared = True
             for type in ALARMS:

@@ -66,6 +66,10 @@ class Owner:
         """Wait until the link is in one of the states."""
         await until(lambda: self.link.state in states)
 
+    def hurry(self) -> None:
+        """End a pause between two tries."""
+        self.link._hurry.set()
+
     async def publish(self, topic: str, payload: bytes = b"", **more: Any) -> Outcome:
         """Publish and wait for the outcome."""
         return await asyncio.wait_for(self.publish_soon(topic, payload, **more), WAIT_SECONDS)

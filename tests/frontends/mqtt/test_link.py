@@ -127,7 +127,7 @@ async def test_what_is_not_acknowledged_goes_out_again_after_a_restart_of_the_br
     assert owner.link.fault is not None
     broker.start()
     for one in (owner, other):
-        one.link.retry_now()
+        one.hurry()
     await other.connected()
     assert {(await asyncio.wait_for(outcome, WAIT_SECONDS)).kind for outcome in outcomes} <= {
         "acknowledged",
@@ -255,7 +255,7 @@ async def test_writers_of_chunks_wait_until_connected(mosquitto: Mosquitto, make
     assert not owner.link.has_room
     assert not waiting.done()
     mosquitto.start()
-    owner.link.retry_now()
+    owner.hurry()
     await asyncio.wait_for(waiting, WAIT_SECONDS)
 
 

@@ -203,7 +203,7 @@ async def test_a_fault_that_goes_on_keeps_its_beginning(make_link: MakeLink) -> 
     async with ScriptedBroker(said(connack(0x89))) as broker:
         owner = make_link(broker.port)
         first = await fault(owner)
-        owner.link.retry_now()
+        owner.hurry()
         await broker.received(CONNECT, 2)
         assert await fault(owner) is first
 
@@ -358,7 +358,7 @@ async def test_before_the_clock_is_right_tls_waits_for_it(
     assert good.name == "late.pem"
     clock.synchronised = True
     broker.start()
-    owner.link.retry_now()
+    owner.hurry()
     await owner.connected()
     assert owner.link.fault is None
 

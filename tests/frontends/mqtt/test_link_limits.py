@@ -303,7 +303,7 @@ async def test_what_was_not_acknowledged_goes_out_again_in_order_with_the_same_b
         await asyncio.wait_for(outcomes[1], WAIT_SECONDS)
         outcomes.append(owner.publish_soon("t", b"chunk 3"))
         await owner.in_state("backing_off")
-        owner.link.retry_now()
+        owner.hurry()
         assert [await asyncio.wait_for(one, WAIT_SECONDS) for one in outcomes] == [ACKNOWLEDGED] * 4
         again = broker.of(PUBLISH)[4:]
         assert [one.payload() for one in again] == [b"chunk 0", b"chunk 2", b"chunk 3"]
@@ -358,7 +358,7 @@ async def test_acknowledgements_of_late_hands_are_dropped(make_link: MakeLink) -
         message = await owner.message()
         owner.link.publish(Publication("t", b"now cut it"))
         await owner.in_state("backing_off")
-        owner.link.retry_now()
+        owner.hurry()
         await until(lambda: owner.link.reconnects == 1)
         message.acknowledge()
         assert await owner.publish("t", b"after it") == ACKNOWLEDGED

@@ -226,7 +226,7 @@ async def test_a_session_taken_over_is_a_second_device(
         assert "another device uses the id kitchen-1" in owner.link.fault.message
         assert 60 <= pauses_taken[-1] <= 300
         assert broker.connections == 1
-        owner.link.retry_now()
+        owner.hurry()
         await until(lambda: owner.link.connection)
         assert owner.link.fault is None
 
@@ -241,7 +241,7 @@ async def test_mosquitto_2_0_says_nothing_and_is_understood(
     def hurry() -> bool:
         for owner in (first, second):
             if owner.link.state == "backing_off":
-                owner.link.retry_now()
+                owner.hurry()
             elif owner.link.connection is not None:
                 owner.link.foreign_trace()  # as the device's status would show
         return "duplicate_id" in (first.link.state, second.link.state)

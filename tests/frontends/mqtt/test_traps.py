@@ -101,7 +101,7 @@ async def test_an_exception_in_a_callback_ends_no_thread_silently(
         await owner.in_state("backing_off")
         assert owner.link.fault is not None
         assert "RuntimeError" in owner.link.fault.message
-        owner.link.retry_now()
+        owner.hurry()
         assert await owner.publish("a") == ACKNOWLEDGED
     assert not hook
 
@@ -250,7 +250,7 @@ async def test_packet_identifiers_that_begin_again_confuse_nobody(make_link: Mak
         one, two = owner.publish_soon("t", b"1"), owner.publish_soon("t", b"2")
         await owner.in_state("backing_off")
         assert not one.done()
-        owner.link.retry_now()
+        owner.hurry()
         assert await asyncio.wait_for(one, WAIT_SECONDS) == ACKNOWLEDGED
         assert await asyncio.wait_for(two, WAIT_SECONDS) == ACKNOWLEDGED
         assert len(broker.of(CONNECT)) == 2
@@ -278,7 +278,7 @@ async def test_an_acknowledgement_stays_on_its_connection(make_link: MakeLink) -
         owner.acknowledging = False
         message = await owner.message()
         await owner.in_state("backing_off")
-        owner.link.retry_now()
+        owner.hurry()
         await until(lambda: owner.link.reconnects)
         message.acknowledge()
         assert await owner.publish("t") == ACKNOWLEDGED
@@ -359,7 +359,7 @@ async def test_no_rubbish_ends_the_link(
         await owner.connected()
         began = time.monotonic()
         while owner.link.reconnects == 0 and owner.messages.empty():
-            owner.link.retry_now()
+            owner.hurry()
             await asyncio.sleep(0.01)
             assert time.monotonic() - began < WAIT_SECONDS
         assert await owner.publish("t") == ACKNOWLEDGED

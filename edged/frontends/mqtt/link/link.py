@@ -143,10 +143,6 @@ class Link:
             self.state = "stopped"
             self._idle.set()
 
-    def retry_now(self) -> None:
-        """End a pause between two tries."""
-        self._hurry.set()
-
     def foreign_session(self) -> None:
         """Note that a second device of the same id has been heard; make way for it."""
         self._foreign = True
