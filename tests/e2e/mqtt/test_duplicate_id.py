@@ -63,6 +63,8 @@ def test_both_say_so_when_the_first_comes_back(
     for daemon in daemons:
         daemon.wait_for("event", type="duplicate_id")
         daemon.wait_for("no connection with the broker", message=TWO_OF_ONE_ID)
+    with Requester(mosquitto) as first:
+        first.wait(lambda: says_so(first.retained("alarm/duplicate_id")))
     with Requester(mosquitto) as late:
         late.wait(lambda: says_so(late.retained("alarm/duplicate_id")))
         assert any(m.retain for m in late.messages if m.topic.endswith("/alarm/duplicate_id"))
