@@ -66,6 +66,7 @@ async def test_half_closed_connection_gets_its_whole_answer(daemon: Daemon) -> N
     assert json.loads(answer.split("\r\n\r\n", 1)[1])["choices"][0]["finish_reason"] in ("stop", "length")
 
 
+@pytest.mark.slow
 async def test_storm_of_hang_ups_does_not_starve_the_others(daemon: Daemon) -> None:
     """Streams go on while clients hang up before they are let in, at once after it, or ask for too much."""
     begun, going_on = asyncio.Barrier(3), {"rivers": 0, "mountains": 0}

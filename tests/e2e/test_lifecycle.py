@@ -17,6 +17,7 @@ from .test_faults import engine_pid
 from .test_hangups import cpu_seconds
 
 
+@pytest.mark.slow
 async def test_environment_does_not_reach_libgomp_and_idle_costs_nothing(
     start_daemon: StartDaemon, tiny_model: Path
 ) -> None:
@@ -148,6 +149,7 @@ async def test_model_that_cannot_be_loaded_is_told_and_the_daemon_lives(
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_model_that_comes_later_is_loaded_without_a_restart(
     start_daemon: StartDaemon, tmp_path: Path, tiny_model: Path
 ) -> None:

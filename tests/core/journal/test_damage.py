@@ -137,6 +137,7 @@ wounds = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(which=st.integers(0, 5), wounds=wounds)
 def test_whatever_is_damaged_nothing_wrong_is_read_and_no_loss_is_silent(

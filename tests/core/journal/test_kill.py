@@ -11,9 +11,13 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from edged.clock import Clock
 from edged.core.journal import Journal, Recovered
 from tests.core.journal.conftest import Bounds
+
+pytestmark = pytest.mark.slow
 
 ROUNDS = 8
 

@@ -10,6 +10,8 @@ from tests.brokers import MakeMosquitto
 from tests.e2e.interop.conftest import StartDevice
 from tests.e2e.interop.requester import check_answer, new_id, open_requester
 
+pytestmark = pytest.mark.slow
+
 OPEN = "allow_anonymous true"
 PACKET_BYTES = 3_000
 LONG = {"prompt": "Tell me of the harbour.", "max_tokens": 2000, "stop": ["never"]}

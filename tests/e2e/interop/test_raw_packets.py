@@ -12,6 +12,8 @@ import pytest
 from tests.e2e.conftest import Daemon, StartDaemon
 from tests.scripted_broker import PUBACK, PUBLISH, SUBSCRIBE, Packet, Peer, ScriptedBroker, packet
 
+pytestmark = pytest.mark.slow
+
 BASE = "raw/v1/test"
 TOPIC = f"{BASE}/ask/c".encode()
 REPLIES = f"{BASE}/reply/c"

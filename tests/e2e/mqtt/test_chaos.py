@@ -10,6 +10,8 @@ import pytest
 from tools.chaos.faults import Kind
 from tools.chaos.run import Options, run
 
+pytestmark = pytest.mark.slow
+
 FAULTS: dict[Kind, int] = {
     "broker_restart": 1,
     "daemon_kill": 1,

@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 
 from .conftest import MqttDaemon, Requester, online, status, until
 
+pytestmark = pytest.mark.slow
+
 YEAR = timedelta(days=365)
 LATER, EARLIER = 10 * YEAR, -20 * YEAR
 TABLES: Any = {"model": {"sequences": 1}, "limits": {"max_tokens": 4096}}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.brokers import Mosquitto
 from tests.conftest import ROOT
 from tests.e2e.conftest import Daemon
 
 from .conftest import DEVICE, MqttDaemon, Requester, online, status, until
+
+pytestmark = pytest.mark.slow
 
 # The pause before a device of a doubled id tries again takes minutes; here seconds.
 IMPATIENT = """

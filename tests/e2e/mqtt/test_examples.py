@@ -14,6 +14,8 @@ from tests.config.site import Site, started_site
 from tests.e2e.conftest import Daemon
 from tests.e2e.mqtt.conftest import MqttDaemon
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "tools/examples"
 DEVICE = "kitchen"
 PROMPT = "Name three birds."

@@ -18,6 +18,8 @@ from tests.e2e.conftest import Daemon
 
 from .conftest import MqttDaemon, Requester, children, status, stopped, until
 
+pytestmark = pytest.mark.slow
+
 POOL = "house"
 PROMPTS = 12
 REPEAT_SECONDS = 3.0

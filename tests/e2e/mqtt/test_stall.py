@@ -8,6 +8,8 @@ import pytest
 
 from tools.chaos.stall import run_stall
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("seconds", "prompts"),

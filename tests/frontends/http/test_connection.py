@@ -307,6 +307,7 @@ async def test_log_tells_of_a_hang_up(service: Service) -> None:
     assert events[0]["status"] == 499
 
 
+@pytest.mark.slow
 async def test_stop_lets_running_answers_end(socket_dir: Path) -> None:
     async with serving(socket_dir) as service:
         service.core.script.go_on.clear()
