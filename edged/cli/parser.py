@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,25 +77,20 @@ def number(text: str) -> float:
     return value
 
 
-def request_id(text: str) -> str:
-    """Parse the id of a request."""
-    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text):
-        raise argparse.ArgumentTypeError("must be 1 to 64 characters of A-Z a-z 0-9 _ . : -")
-    return text
+def _matching(pattern: str, words: str) -> Callable[[str], str]:
+    """Return what parses a text that must match a pattern as a whole."""
+
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"must be {words}")
+        return text
+
+    return parse
 
 
-def command_name(text: str) -> str:
-    """Parse the name of an operator's command."""
-    if not re.fullmatch(r"[a-z_]{1,64}", text):
-        raise argparse.ArgumentTypeError("must be of the letters a-z and _")
-    return text
-
-
-def name(text: str) -> str:
-    """Parse the name of a client or a pool."""
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
-        raise argparse.ArgumentTypeError("must be 1 to 64 characters of A-Z a-z 0-9 _ . -")
-    return text
+request_id = _matching("[A-Za-z0-9_.:-]{1,64}", "1 to 64 characters of A-Z a-z 0-9 _ . : -")
+command_name = _matching("[a-z_]{1,64}", "of the letters a-z and _")
+name = _matching("[A-Za-z0-9_.-]{1,64}", "1 to 64 characters of A-Z a-z 0-9 _ . -")
 
 
 def device_id(text: str) -> str:
