@@ -36,8 +36,9 @@ from edged.engine.llama import (
     Vocabulary,
     library,
 )
+from edged.engine.llama.library import lib
 
-PACKAGE = Path(llama.__file__).resolve().parent.parent
+PACKAGE = Path(llama.__file__).resolve().parents[2]
 CELLS = 512
 SLOTS = 4
 CLOSE = 0.05  # between logits of the same tokens computed in batches of different shapes
@@ -97,7 +98,7 @@ def tokens_of(model: Model, text: str) -> list[int]:
 
 def logits_of(context: Context, row: int, n_tokens: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return a copy of the library's own logits."""
-    return np.ctypeslib.as_array(llama._lib.llama_get_logits_ith(context.handle, row), (n_tokens,)).copy()
+    return np.ctypeslib.as_array(lib.llama_get_logits_ith(context.handle, row), (n_tokens,)).copy()
 
 
 def read(context: Context, model: Model, slot: int, position: int, tokens: Sequence[int]) -> Any:
@@ -127,13 +128,13 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_structs_have_the_size_that_c_gives_them(struct: str, size: int) -> None:
-    assert ctypes.sizeof(getattr(llama._lib, struct)) == size
+    assert ctypes.sizeof(getattr(lib, struct)) == size
 
 
 def test_fields_of_the_params_lie_where_c_puts_them() -> None:
-    model = llama._lib.llama_model_default_params()
+    model = lib.llama_model_default_params()
     assert (model.n_gpu_layers, model.vocab_only, model.use_extra_bufts, model.no_alloc) == (-1, 0, 1, 0)
-    context = llama._lib.llama_context_default_params()
+    context = lib.llama_context_default_params()
     assert (context.n_ctx, context.n_batch, context.n_ubatch, context.n_seq_max) == (512, 2048, 512, 1)
     assert (context.type_k, context.type_v) == (llama.KV_TYPES["f16"], llama.KV_TYPES["f16"])
     assert (context.flash_attn_type, context.kv_unified, context.no_perf) == (-1, 0, 1)
@@ -158,7 +159,9 @@ def test_another_version_is_refused_before_it_is_loaded() -> None:
 
 
 def test_one_module_alone_imports_the_bindings() -> None:
-    assert [path.relative_to(PACKAGE).as_posix() for path in _naming_the_bindings()] == ["engine/llama.py"]
+    assert [path.relative_to(PACKAGE).as_posix() for path in _naming_the_bindings()] == [
+        "engine/llama/library.py"
+    ]
 
 
 def _naming_the_bindings() -> Iterator[Path]:
@@ -640,7 +643,7 @@ def test_logprobs_are_those_of_the_models_own_distribution(place: Place) -> None
 
 
 def test_a_token_that_is_ruled_out_has_a_logprob_that_json_can_say(place: Place) -> None:
-    pointer = llama._lib.llama_get_logits_ith(place.context.handle, place.row)
+    pointer = lib.llama_get_logits_ith(place.context.handle, place.row)
     pointer[9] = -math.inf
     chosen, top = place.context.logprobs(place.row, 9, 512)
     assert chosen == LEAST_LOGPROB == -9999.0
