@@ -1,0 +1,29 @@
+"""The only package that touches llama_cpp: typed owners of its native objects.
+
+`Model` owns the weights and lends a `Vocabulary`; `Context` owns the KV cache and
+decodes; `Sampler` owns one request's sampler chain. Each is a context manager and
+frees what it owns once; leave them in the reverse order of entering.
+"""
+
+from edged.engine.llama.batch import Run
+from edged.engine.llama.context import KV_TYPES, LEAST_LOGPROB, Context, DecodeStatus
+from edged.engine.llama.library import LIBRARY_VERSION, LlamaError, LogSink, library
+from edged.engine.llama.model import Model
+from edged.engine.llama.sampler import Sampler, SamplingParams
+from edged.engine.llama.vocabulary import Vocabulary
+
+__all__ = [
+    "KV_TYPES",
+    "LEAST_LOGPROB",
+    "LIBRARY_VERSION",
+    "Context",
+    "DecodeStatus",
+    "LlamaError",
+    "LogSink",
+    "Model",
+    "Run",
+    "Sampler",
+    "SamplingParams",
+    "Vocabulary",
+    "library",
+]

@@ -1,0 +1,83 @@
+"""The bindings and the library as a whole: its version, its start and end, its log."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+LIBRARY_VERSION = "0.3.36"
+
+# The structs below mirror C by hand in the library, so another version may not be used (docs/adr/0002).
+_found = importlib.metadata.version("llama-cpp-python")
+if _found != LIBRARY_VERSION:
+    raise ImportError(f"edged needs llama-cpp-python {LIBRARY_VERSION} exactly; {_found} is installed")
+
+
+def _import_bindings() -> Any:
+    """Import the bindings without their package, which loads numpy and 20 MB more (docs/adr/0015)."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ImportError("llama-cpp-python is not installed")
+    package = types.ModuleType("llama_cpp")
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules.setdefault("llama_cpp", package)
+    return importlib.import_module("llama_cpp.llama_cpp")
+
+
+lib = _import_bindings()
+
+# llama.cpp's info is chatter to an operator, and its debug (thousands of lines a decode) is for its authors.
+_LOG_LEVELS = {2: "debug", 3: "warning", 4: "error"}
+_LOG_DEBUG, _LOG_CONTINUED = 1, 5
+
+LogSink = Callable[[str, str], None]
+
+
+class LlamaError(Exception):
+    """The library refused or failed; the message holds its own words."""
+
+
+class _Log:
+    """Collects llama.cpp's log into whole lines and hands them on by level."""
+
+    def __init__(self) -> None:
+        self.sink: LogSink = lambda level, line: None
+        self.errors: list[str] = []
+        self.aborting = False  # the library calls an abort that was asked for an error, twice
+        self._level, self._text = 1, ""
+        self.callback = lib.llama_log_callback(self._on_log)
+
+    def _on_log(self, level: int, text: bytes, _user_data: object) -> None:
+        if level != _LOG_CONTINUED:
+            self._level = level
+        if self._level == _LOG_DEBUG:
+            return
+        self._text += text.decode(errors="replace")
+        while "\n" in self._text:
+            line, self._text = self._text.split("\n", 1)
+            name = "debug" if self.aborting else _LOG_LEVELS.get(self._level, "debug")
+            if name == "error":
+                self.errors = [*self.errors[-4:], line.strip()]
+            if line.strip(" ."):
+                self.sink(name, line.rstrip())
+
+
+log = _Log()
+
+
+@contextmanager
+def library(sink: LogSink) -> Iterator[None]:
+    """Initialise llama.cpp and forward its log lines to `sink(level, line)`."""
+    log.sink = sink
+    lib.llama_log_set(log.callback, ctypes.c_void_p(0))
+    lib.llama_backend_init()
+    try:
+        yield
+    finally:
+        lib.llama_backend_free()

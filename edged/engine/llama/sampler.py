@@ -1,0 +1,102 @@
+"""Drawing tokens from logits."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edged.engine.llama.context import Context
+from edged.engine.llama.library import lib
+from edged.engine.llama.vocabulary import Vocabulary
+
+_RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: the library would draw a seed of its own
+_REPEAT_WINDOW = 64  # llama.cpp's default for repeat_last_n
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are drawn: names and meanings as in llama.cpp and the OpenAI API."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: tuple[tuple[int, float], ...]
+    seed: int
+
+
+class Sampler:
+    """One request's sampler chain, in llama.cpp's order.
+
+    `repeat_penalty` looks back over the last 64 tokens, those of the prompt too (llama.cpp's rule);
+    the other penalties count generated tokens only (the OpenAI API's rule). The random number of a
+    token depends on the seed and the token's place alone, so that a generation can be taken up anywhere.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, params: SamplingParams, prompt: Sequence[int], room: int
+    ) -> None:
+        self._seed = None if params.temperature <= 0 else params.seed
+        chain_params = lib.llama_sampler_chain_default_params()
+        chain_params.no_perf = True
+        self._chain = lib.llama_sampler_chain_init(chain_params)
+        self._length = 0
+        n_tokens = vocabulary.n_tokens
+        if params.logit_bias:
+            biases = (lib.llama_logit_bias * len(params.logit_bias))(*map(tuple, params.logit_bias))
+            self._add(lib.llama_sampler_init_logit_bias(n_tokens, len(biases), biases))
+        if params.repeat_penalty != 1.0:
+            repeat = lib.llama_sampler_init_penalties(
+                n_tokens, _REPEAT_WINDOW, params.repeat_penalty, 0.0, 0.0
+            )
+            for token in prompt[-_REPEAT_WINDOW:]:
+                lib.llama_sampler_accept(repeat, token)
+            self._add(repeat)
+        if params.presence_penalty or params.frequency_penalty:
+            self._add(
+                lib.llama_sampler_init_penalties(
+                    n_tokens, room, 1.0, params.frequency_penalty, params.presence_penalty
+                )
+            )
+        if self._seed is None:
+            self._add(lib.llama_sampler_init_greedy())
+            return
+        self._add(lib.llama_sampler_init_top_k(params.top_k))
+        self._add(lib.llama_sampler_init_top_p(params.top_p, 1))
+        self._add(lib.llama_sampler_init_min_p(params.min_p, 1))
+        self._add(lib.llama_sampler_init_temp(params.temperature))
+        self._add(lib.llama_sampler_init_dist(0))
+
+    def _add(self, sampler: Any) -> None:
+        lib.llama_sampler_chain_add(self._chain, sampler)
+        self._length += 1
+
+    def accept(self, token: int) -> None:
+        """Count a token that was drawn before (a generation that is taken up again)."""
+        lib.llama_sampler_accept(self._chain, token)
+
+    def sample(self, context: Context, row: int, place: int) -> int:
+        """Draw the token at `place` of the answer (from 0) by a row's logits, and count it."""
+        if self._seed is not None:
+            self._seed_draw(self._seed, place)
+        token: int = lib.llama_sampler_sample(self._chain, context.handle, row)
+        return token
+
+    def _seed_draw(self, seed: int, place: int) -> None:
+        """Replace the drawing sampler, the chain's last, by one whose only draw is this token's."""
+        lib.llama_sampler_free(lib.llama_sampler_chain_remove(self._chain, self._length - 1))
+        mixed = zlib.crc32(b"%d:%d" % (seed, place))
+        lib.llama_sampler_chain_add(
+            self._chain, lib.llama_sampler_init_dist(mixed if mixed != _RANDOM_SEED else 0)
+        )
+
+    def close(self) -> None:
+        """Free the chain and all samplers in it."""
+        if self._chain:
+            lib.llama_sampler_free(self._chain)
+            self._chain = None
