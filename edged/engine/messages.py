@@ -14,6 +14,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
+PrefixReuse = Literal["anywhere", "whole"]
+"""Where a sequence's memory can be cut: at any token, or not at all (only a whole state goes on)."""
+
 MAX_MESSAGE_BYTES = 64 << 20
 _LENGTH = struct.Struct(">I")
 
@@ -49,10 +52,17 @@ class Delta(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How many tokens of a request's prompt have been read."""
+    """How far a request's prompt is read.
+
+    Attributes:
+        request: its number.
+        done: tokens of it that the KV cache holds.
+        cached: how many of them were computed before, for others or for an earlier turn.
+    """
 
     request: int
     done: int
+    cached: int
 
 
 # --- daemon to engine ---
@@ -74,6 +84,7 @@ class Load:
     repack: bool
     deterministic: bool
     step_milliseconds: int
+    prefix_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +98,15 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Answer a prompt. `produced` holds the tokens of the answer that exist already."""
+    """Answer a prompt.
+
+    `produced` holds the tokens of the answer that exist already; `boundary` is how many tokens of the prompt
+    other prompts are likely to begin with, too (its system text); 0 where none are.
+    """
 
     request: int
     prompt: list[int]
+    boundary: int
     produced: list[int]
     max_tokens: int
     stop: list[str]
@@ -103,6 +119,32 @@ class Cancel:
     """Stop a request; answered by a Delta that ends it, unless it has ended."""
 
     request: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Take a request out of its stream without ending it; answered by Left, unless it has ended.
+
+    A later Generate with what it has produced goes on where it was.
+    """
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """Compute with so many threads from the next step on, and rest so long between steps."""
+
+    threads: int
+    threads_batch: int
+    pause_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Forget idle prefixes until they take no more than so many bytes, and give freed memory back."""
+
+    prefix_bytes: int
 
 
 # --- engine to daemon ---
@@ -124,6 +166,7 @@ class Ready:
     stops: list[str]
     n_tokens: int
     load_seconds: float
+    prefix_reuse: PrefixReuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +178,11 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The tokens of a prompt."""
+    """The tokens of a prompt, and how many of them end its system text (see Generate)."""
 
     request: int
     tokens: list[int]
+    boundary: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +203,57 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """A request has left its stream as PutBack wanted; no more is said of it."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """State of the prefix cache; sent when it has changed.
+
+    Attributes:
+        bytes: memory that kept states take, in bytes.
+        max_bytes: what they may take, in bytes.
+        entries: how many there are.
+        prompts: prompts that were begun since the start.
+        hits: how many of them began with something computed before.
+        tokens: their tokens.
+        cached_tokens: how many of those were not computed again.
+    """
+
+    bytes: int
+    max_bytes: int
+    entries: int
+    prompts: int
+    hits: int
+    tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Sent while there is nothing to do."""
 
 
 Message = (
-    Load | Prepare | Generate | Cancel | Loading | Ready | LoadFailed | Prepared | Refused | Step | Heartbeat
+    Load
+    | Prepare
+    | Generate
+    | Cancel
+    | PutBack
+    | Tune
+    | Trim
+    | Loading
+    | Ready
+    | LoadFailed
+    | Prepared
+    | Refused
+    | Step
+    | Left
+    | Prefixes
+    | Heartbeat
 )
 
 _TYPES: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}
