@@ -1,10 +1,97 @@
-"""What is let in: sizes, limits, and whether a prompt fits the context."""
+"""What may come in: sizes, limits, and whether anything is computed now. Nothing here lets anything in."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from edged.core.dispatcher import Dispatcher
+from edged.core.registry import Registry
+from edged.core.speed import Speed
+from edged.engine.client import Engine
 from edged.errors import EdgedError, ErrorCode, invalid
-from edged.protocol import Request
+from edged.protocol import Client, Request
 from edged.settings.schema import LimitsTable
+
+
+class Admission:
+    """Says whether a client's request may come in now.
+
+    Args:
+        limits: as they are now.
+        registry: whose requests are in hand.
+        dispatcher: which of them run, and whether it is closed.
+        speed: for how long a client had better wait.
+        engine: whether there is a model.
+    """
+
+    def __init__(
+        self,
+        limits: Callable[[], LimitsTable],
+        *,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        speed: Speed,
+        engine: Engine,
+    ) -> None:
+        self._limits = limits
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._speed = speed
+        self._engine = engine
+
+    def refusal(self, client: Client) -> EdgedError | None:
+        """Return why nothing of this client's is let in now; None: it is."""
+        try:
+            self.check_open()
+            self.check_limits(client)
+        except EdgedError as error:
+            return error
+        return None
+
+    def check_open(self) -> None:
+        """Refuse whatever comes while nothing can be computed.
+
+        Raises:
+            EdgedError: `shutting_down` or `model_unavailable`.
+        """
+        if self._dispatcher.closed:
+            raise stopping()
+        if self._engine.state == "failed":
+            raise no_model(self._engine)
+
+    def check_limits(self, client: Client) -> None:
+        """Refuse one request more than are allowed, of one client or in all.
+
+        Raises:
+            EdgedError: `busy`, with both figures and when to ask again.
+        """
+        limits = self._limits()
+        active, running = list(self._registry.active()), self._dispatcher.running
+        own = sum(ticket.client.identity == client.identity for ticket in active)
+        waiting = len(active) - len(running)
+        if own >= limits.per_client:
+            own_running = sum(ticket.client.identity == client.identity for ticket in running)
+            raise EdgedError(
+                ErrorCode.BUSY,
+                f"{own} of your requests are in hand; {limits.per_client} are allowed (limits.per_client)",
+                retry_after_s=self._speed.wait_seconds(1, own_running),
+            )
+        if waiting >= limits.queue:
+            raise EdgedError(
+                ErrorCode.BUSY,
+                f"{waiting} requests are waiting; {limits.queue} are allowed (limits.queue)",
+                retry_after_s=self._speed.wait_seconds(1, len(running)),
+            )
+
+
+def stopping() -> EdgedError:
+    """Return the refusal of what comes, or has not ended, when the daemon stops."""
+    return EdgedError(ErrorCode.SHUTTING_DOWN, "edged is stopping; ask again when it is back")
+
+
+def no_model(engine: Engine) -> EdgedError:
+    """Return the refusal of what an engine that has failed will not compute."""
+    return EdgedError(ErrorCode.MODEL_UNAVAILABLE, engine.supervisor.reason or "the model can't be loaded")
 
 
 def check_size(request: Request, limits: LimitsTable) -> None:
@@ -24,23 +111,3 @@ def check_size(request: Request, limits: LimitsTable) -> None:
             f"max_tokens is {request.max_tokens}; {limits.max_tokens} are allowed (limits.max_tokens)",
             param="max_tokens",
         )
-
-
-def answer_tokens(request: Request, prompt_tokens: int, context: int, limits: LimitsTable) -> int:
-    """Return the most tokens of the answer: as asked for, or the default as far as it fits.
-
-    Raises:
-        EdgedError: `prompt_too_long`, with the figures.
-    """
-    wanted = request.max_tokens or 1
-    if prompt_tokens + wanted > context:
-        remedy = "shorten the prompt"
-        if request.max_tokens is not None and prompt_tokens < context:
-            remedy += f" or lower max_tokens to {context - prompt_tokens}"
-        asked = f" and max_tokens is {request.max_tokens}" if request.max_tokens is not None else ""
-        raise EdgedError(
-            ErrorCode.PROMPT_TOO_LONG,
-            f"the prompt has {prompt_tokens} tokens{asked}; the context holds {context} tokens, "
-            f"prompt and answer together: {remedy}",
-        )
-    return request.max_tokens or min(limits.max_tokens_default, limits.max_tokens, context - prompt_tokens)

@@ -88,22 +88,22 @@ class Durable:
         check_size(request, core.settings.limits)
         if earlier := core.registry.duplicate(client, request, redelivered=redelivered):
             return Admitted(earlier, repeated=True)
-        refusal = core.refusal(client)
+        refusal = core.admission.refusal(client)
         if refusal is not None and not self._may_write(refusal, client):
             raise refusal
-        ticket = core.make_ticket(request, client, id=request.id or made_id)
+        ticket = core.lifecycle.make_ticket(request, client, id=request.id or made_id)
         ticket.chunk_characters = chunk_characters
         if refusal is not None:
             ticket.fail(refusal)
             return Admitted(ticket)
         ticket.durable = True
-        core.admit_soon(ticket)
+        core.lifecycle.admit_soon(ticket)
         try:
             ticket.serial = await self.journal.accept(
                 _key(ticket), ticket.body_hash, written.ask_body(ticket, envelope)
             )
         except BaseException:
-            core.suspend(ticket)
+            core.lifecycle.suspend(ticket)
             core.registry.remove(ticket)
             raise
         return Admitted(ticket)
@@ -123,7 +123,7 @@ class Durable:
         """Look again at what waits from before the boot: the clock has been synchronised since."""
         for ticket, ask in list(self._resumed.items()):
             if ticket.terminal is None and ticket.generation is None:
-                self.core.set_waited(ticket, self._since(ask.record))
+                self.core.deadlines.correct(ticket, self._since(ask.record))
 
     async def answer(self, ticket: Ticket, envelope: Envelope, frames: Sequence[str]) -> int:
         """Write the end of a request down, as the frames that its requester has not got; return the row."""
@@ -142,7 +142,7 @@ class Durable:
 
     def _resume(self, ask: Ask) -> Ticket:
         core = self.core
-        ticket = core.make_ticket(
+        ticket = core.lifecycle.make_ticket(
             ask.request or UNREADABLE,
             ask.client,
             id=ask.id,
@@ -154,10 +154,10 @@ class Durable:
         self._resumed[ticket] = ask
         if ask.request is None:
             ticket.fail(EdgedError(ErrorCode.INTERNAL, "edged was changed and can't read it; ask again"))
-        elif ticket.waited >= core.ttl(ask.request):
-            core.expire(ticket)
+        elif core.deadlines.left(ticket) <= 0:
+            core.deadlines.expire(ticket)
         else:
-            core.admit_soon(ticket)
+            core.lifecycle.admit_soon(ticket)
         return ticket
 
     def _may_write(self, refusal: EdgedError, client: Client) -> bool:

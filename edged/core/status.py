@@ -84,10 +84,10 @@ def status(core: Core) -> dict[str, Any]:
         "requests": {
             "queued": len(core.queue),
             "running": core.running,
-            "accepted_total": core.counters.accepted,
-            "done_total": core.counters.done,
-            "failed_total": core.counters.failed,
-            "cancelled_total": core.counters.cancelled,
+            "accepted_total": core.outcomes.accepted,
+            "done_total": core.outcomes.done,
+            "failed_total": core.outcomes.failed,
+            "cancelled_total": core.outcomes.cancelled,
         },
         "speed": {
             "prompt_tokens_per_second": _rounded(core.speed.prompt_tokens_per_second),

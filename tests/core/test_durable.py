@@ -362,7 +362,7 @@ async def test_what_is_left_of_the_ttl_is_reckoned_anew_when_the_clock_is_right(
         wall.synchronised = True
         second.durable.recheck_ttl()
         assert ticket.terminal is None
-        left = second.core._expiries[ticket].when() - asyncio.get_running_loop().time()
+        left = second.core.deadlines._timers[ticket].when() - asyncio.get_running_loop().time()
         assert left < 6
 
 

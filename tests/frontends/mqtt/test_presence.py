@@ -112,7 +112,7 @@ async def test_a_fault_does_not_end_what_keeps_the_topics_true(
 
     with monkeypatch.context() as fault:
         fault.setattr(device.presence, "_status", fail)
-        device.core.stopping = True
+        device.core.close()
         await asyncio.wait([asyncio.create_task(tried.wait()), running], return_when="FIRST_COMPLETED")
         assert device.said("status")[-1]["phase"] == "ready"
     await until(lambda: device.said("status")[-1]["phase"] == "stopping")
@@ -127,7 +127,7 @@ async def test_status_follows_the_phase(device: Device) -> None:
     device.connect("own-1")
     device.presence.refresh()
     assert len(device.said("status")) == 1
-    device.core.stopping = True
+    device.core.close()
     device.presence.refresh()
     assert [status["phase"] for status in device.said("status")] == ["ready", "stopping"]
 
