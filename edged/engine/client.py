@@ -195,7 +195,7 @@ class Engine:
         """Hand the engine's word to whom it concerns; the ended are nobody's concern."""
         match message:
             case Step():
-                for number, done in message.reading:
+                for number, done, _ in message.reading:
                     if generation := self._generations.get(number):
                         generation.watcher.on_reading(done)
                 for delta in message.deltas:
@@ -318,6 +318,7 @@ class Engine:
             Generate(
                 request=generation.number,
                 prompt=generation.prompt,
+                boundary=0,
                 produced=generation.produced,
                 max_tokens=generation.max_tokens,
                 stop=[*generation.stop, *self.ready.stops],

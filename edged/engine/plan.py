@@ -224,6 +224,7 @@ class Planner:
             repack=repack,
             deterministic=engine.deterministic,
             step_milliseconds=engine.step_milliseconds,
+            prefix_bytes=0,
         )
 
     def _repack(self, key: str) -> tuple[bool, str | None]:

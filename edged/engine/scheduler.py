@@ -116,7 +116,7 @@ class Scheduler:
         reading = []
         for (sequence, run), row in zip(plan, rows, strict=True):
             if sequence.computed < sequence.prompt_length:
-                reading.append(Reading(sequence.request, sequence.computed + len(run.tokens)))
+                reading.append(Reading(sequence.request, sequence.computed + len(run.tokens), 0))
             sequence.computed += len(run.tokens)
             if run.wants_logits:
                 deltas.append(self._draw(sequence, row))

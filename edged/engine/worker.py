@@ -160,7 +160,7 @@ class Worker:
                 tokens = self._prompts.build(message.messages or [])
         except EdgedError as error:
             return Refused(message.request, error.code, error.message)
-        return Prepared(message.request, tokens)
+        return Prepared(message.request, tokens, 0)
 
     def _generate(self, message: Generate) -> None:
         from edged.engine.assembler import Assembler
@@ -281,6 +281,7 @@ def run(channel: Channel, load: Load) -> None:
                 stops=[] if source else list(PLAIN_STOPS),
                 n_tokens=vocabulary.n_tokens,
                 load_seconds=time.monotonic() - started,
+                prefix_reuse="anywhere",
             )
         )
         Worker(channel, vocabulary, prompts, scheduler).serve()

@@ -43,11 +43,15 @@ def main() -> None:
     log("warning", "a line of the child", place="fake")
     print("what a dying library writes", file=sys.stderr, flush=True)
     channel.start()
-    channel.send(Ready(context=1024, template="model", stops=[], n_tokens=100, load_seconds=0.0))
+    channel.send(
+        Ready(
+            context=1024, template="model", stops=[], n_tokens=100, load_seconds=0.0, prefix_reuse="anywhere"
+        )
+    )
     while (message := channel.inbox.get()) is not None:
         match message:
             case Prepare():
-                channel.send(Prepared(message.request, [1, 2, 3]))
+                channel.send(Prepared(message.request, [1, 2, 3], 0))
             case Generate() if behaviour == "hangs":
                 time.sleep(3600)
             case Generate() if behaviour == "dies-of-requests":
@@ -60,7 +64,7 @@ def main() -> None:
                     )
                 )
             case Generate():
-                channel.send(Step([], [Reading(message.request, 3)]))
+                channel.send(Step([], [Reading(message.request, 3, 0)]))
                 if behaviour != "keeps-silent":
                     channel.send(Step([Delta(message.request, [7], "seven", [], "stop")], []))
             case Cancel():

@@ -83,7 +83,7 @@ async def running(
     def plan() -> EnginePlan:
         if model.behaviour == "missing":
             raise EdgedError(ErrorCode.MODEL_UNAVAILABLE, "there is no file")
-        load = Load(f"/{model.behaviour}.gguf", 1024, 2, 64, 64, 1, 1, "f16", False, True, False, 100)
+        load = Load(f"/{model.behaviour}.gguf", 1024, 2, 64, 64, 1, 1, "f16", False, True, False, 100, 0)
         fault = quirks.repack_fault("here") if quirks else None
 
         def remember() -> bool:

@@ -23,7 +23,8 @@ from edged.engine.messages import (
 )
 
 STEP = Step(
-    [Delta(1, [5], "é🙂", [Logprob("\xff", -0.5, [])], None), Delta(2, [], "", [], "stop")], [Reading(3, 64)]
+    [Delta(1, [5], "é🙂", [Logprob("\xff", -0.5, [])], None), Delta(2, [], "", [], "stop")],
+    [Reading(3, 64, 32)],
 )
 
 
@@ -36,7 +37,7 @@ def test_messages_survive_any_fragmentation(messages: list[Step], size: int) -> 
 
 
 def test_generate_keeps_every_field() -> None:
-    message = Generate(1, [1, 2], [3], 9, ["x"], {"seed": 4}, None)
+    message = Generate(1, [1, 2], 1, [3], 9, ["x"], {"seed": 4}, None)
     assert Decoder().feed(encode(message)) == [message]
 
 
