@@ -91,12 +91,17 @@ class HttpFrontend:
         self._gate.allow_origins(settings.http.allowed_origins)
 
     async def stop(self, grace: float) -> None:
-        """Accept nothing more, give running handlers `grace` seconds to end, and close all connections."""
+        """Accept nothing more, give running handlers `grace` seconds to end, and close all connections.
+
+        One that waits for a request is closed at once, one that is being answered as soon as it has been.
+        """
         for listener in self._listeners:
             listener.close()
         if self._file is not None:
             self._file.remove()
         if (server := self._runner.server) is not None:
+            await asyncio.sleep(0)  # who has only just connected waits for a request by then
+            server.pre_shutdown()
             # It waits twice as long: for the handlers, then for their connections.
             await server.shutdown(max(grace / 2, 0.01))
         await self._runner.cleanup()

@@ -307,22 +307,22 @@ async def test_log_tells_of_a_hang_up(service: Service) -> None:
     assert events[0]["status"] == 499
 
 
-@pytest.mark.slow
-async def test_stop_lets_running_answers_end(socket_dir: Path) -> None:
+async def test_stop_lets_running_answers_end_and_waits_for_nobody_else(socket_dir: Path) -> None:
     async with serving(socket_dir) as service:
         service.core.script.go_on.clear()
-        with service.connect() as raw, service.connect() as idle:
+        with service.connect() as raw, service.connect() as idle, service.connect() as silent:
             idle.sendall(HEALTH)
             await read_until(idle, b"ready")
             raw.sendall(chat_bytes(stream=True))
             ticket = await submitted(service)
-            stop = asyncio.create_task(service.frontend.stop(WAIT_SECONDS))
+            stop = asyncio.create_task(service.frontend.stop(100 * WAIT_SECONDS))
+            assert await read_all(idle) == await read_all(silent) == b""
             with pytest.raises(OSError):
                 await asyncio.to_thread(connect_until_refused, service.path)
+            assert not stop.done()
             service.core.script.go_on.set()
             assert b"[DONE]" in await read_all(raw)
-            assert await read_all(idle) == b""
-            await stop
+            await asyncio.wait_for(stop, WAIT_SECONDS)
     assert not ticket.cancelled.is_set()
     assert not service.path.exists()
 
