@@ -143,11 +143,9 @@ class Dispatcher:
     def _keep_turn(self, ticket: Ticket) -> None:
         if (key := _session_key(ticket)) is None:
             return
-        done = ticket.terminal
-        answered = isinstance(done, Done) and done.finish_reason != "cancelled"
-        self._sessions.end(
-            key, ticket.request, ticket.text if answered else None, dropped=ticket.session_turns_dropped
-        )
+        end = ticket.terminal
+        answer = end.text if isinstance(end, Done) and end.finish_reason != "cancelled" else None
+        self._sessions.end(key, ticket.request, answer, dropped=ticket.session_turns_dropped)
 
 
 def _session_key(ticket: Ticket) -> SessionKey | None:

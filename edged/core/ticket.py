@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from edged.core.answer import Answer
+from edged.core.timings import Stopwatch
 from edged.engine.generation import Generation
-from edged.engine.messages import Delta, Logprob
+from edged.engine.messages import Delta
 from edged.errors import EdgedError
 from edged.protocol import (
     Accepted,
@@ -23,8 +25,6 @@ from edged.protocol import (
     Progress,
     Request,
     Terminal,
-    Timings,
-    TokenLogprob,
     Usage,
 )
 
@@ -41,21 +41,8 @@ class Key(NamedTuple):
     id: str
 
 
-@dataclass(slots=True)
-class _Clock:
-    """When what happened, in seconds of the monotonic clock."""
-
-    admitted: float
-    started: float | None = None
-    first_token: float | None = None
-    last_token: float | None = None
-
-
 class Ticket:
     """A request, from admission to its terminal frame.
-
-    Text that has come waits here, joined, until the requester takes the next frame: a slow reader gets
-    fewer and longer chunks, and nothing is dropped.
 
     Attributes:
         id: the requester's name for it, or the one that edged made.
@@ -64,7 +51,7 @@ class Ticket:
         state: queued, running or finished.
         created: unix time of admission.
         terminal: the last frame, once it has finished.
-        text: the answer so far.
+        answer: as far as it has come.
         prompt: token ids; None while they are not known.
         max_tokens: most tokens of the answer, once the prompt is known.
         generation: the engine's part, once it runs.
@@ -107,19 +94,16 @@ class Ticket:
         self.state: State = "queued"
         self.created = time.time()
         self.terminal: Terminal | None = None
-        self.text = ""
+        self.answer = Answer()
         self.prompt: list[int] | None = None
         self.max_tokens = 0
         self.generation: Generation | None = None
         self.session_turns_dropped = 0
-        self._clock = _Clock(admitted=time.monotonic() - waited)
+        self._stopwatch = Stopwatch(waited)
         self.suspended = False
-        self._logprobs: list[TokenLogprob] = []
         self._accepted: Accepted | None = None
         self._frames: list[Frame] = []  # handed on after `accepted`
         self._seq = 0  # of the next frame that is handed on
-        self._text_taken = 0  # characters of `text` that were handed on
-        self._logprobs_taken = 0
         self._read = 0  # prompt tokens
         self._reading: int | None = None  # the same, while it is not told
         self._changed = asyncio.Event()
@@ -139,28 +123,27 @@ class Ticket:
     @property
     def size(self) -> int:
         """Return about how many bytes a finished ticket takes."""
-        entries = sum(1 + len(entry.top) for entry in self._logprobs)
-        text = self.terminal.text if isinstance(self.terminal, Done) else self.text
-        return 2048 + 2 * len(text) + 256 * entries
+        answer = self.terminal if isinstance(self.terminal, Done) else self.answer
+        return 2048 + 2 * len(answer.text) + 256 * sum(1 + len(entry.top) for entry in answer.logprobs)
 
     @property
     def waited(self) -> float:
         """The seconds since admission, in earlier daemons too."""
-        return time.monotonic() - self._clock.admitted
+        return self._stopwatch.waited
 
     @waited.setter
     def waited(self, seconds: float) -> None:
-        self._clock.admitted = time.monotonic() - seconds
+        self._stopwatch.waited = seconds
 
     @property
     def text_waiting(self) -> int:
         """Return how many characters wait to be handed on."""
-        return len(self.text) - self._text_taken if self.request.stream else 0
+        return self.answer.characters_waiting if self.request.stream else 0
 
     @property
     def has_progress(self) -> bool:
         """Say whether more of the prompt was read than has been told, and no text has come yet."""
-        return self._reading is not None and not self.text
+        return self._reading is not None and not self.answer.text
 
     @property
     def completion_tokens(self) -> int:
@@ -221,7 +204,7 @@ class Ticket:
         """Note that the request begins to be computed."""
         self.generation = generation
         self.state = "running"
-        self._clock.started = time.monotonic()
+        self._stopwatch.note_start()
 
     def finish(self, reason: FinishReason) -> None:
         """End the request with an answer."""
@@ -231,11 +214,11 @@ class Ticket:
                 self.attempt,
                 self._last_seq(),
                 finish_reason=reason,
-                text=self.text,
+                text=self.answer.text,
                 usage=Usage(len(self.prompt or ()), self.completion_tokens),
-                timings=self._timings(),
+                timings=self._stopwatch.timings(len(self.prompt or ()), self.completion_tokens),
                 session_turns_dropped=self.session_turns_dropped,
-                logprobs=tuple(self._logprobs),
+                logprobs=tuple(self.answer.logprobs),
             )
         )
 
@@ -264,11 +247,8 @@ class Ticket:
     def on_delta(self, delta: Delta) -> None:
         """Take text, and the end."""
         if delta.tokens:
-            now = time.monotonic()
-            self._clock.first_token = self._clock.first_token or now
-            self._clock.last_token = now
-        self.text += delta.text
-        self._logprobs += map(_token_logprob, delta.logprobs)
+            self._stopwatch.note_token()
+        self.answer.add(delta.text, delta.logprobs)
         if delta.finish is not None:
             self.finish(delta.finish)
         elif delta.text:
@@ -298,10 +278,7 @@ class Ticket:
         return None
 
     def _chunk(self) -> Chunk:
-        text = self.text[self._text_taken :][: self.chunk_characters]
-        logprobs = tuple(self._logprobs[self._logprobs_taken :])
-        self._text_taken += len(text)
-        self._logprobs_taken = len(self._logprobs)
+        text, logprobs = self.answer.take(self.chunk_characters)
         return Chunk(self.id, self.attempt, self._seq, text=text, logprobs=logprobs)
 
     def _hand_on(self, frame: Frame) -> Frame:
@@ -315,22 +292,6 @@ class Ticket:
         chunks = math.ceil(self.text_waiting / (self.chunk_characters or max(1, self.text_waiting)))
         return max(self._seq, int(self._accepted is not None)) + chunks
 
-    def _timings(self) -> Timings:
-        clock = self._clock
-        started = clock.started if clock.started is not None else time.monotonic()
-        queued_ms = round((started - clock.admitted) * 1000, 1)
-        if clock.first_token is None or clock.last_token is None:
-            return Timings(queued_ms)
-        reading = max(clock.first_token - started, 1e-6)
-        generating = clock.last_token - clock.first_token
-        tokens = self.completion_tokens - 1
-        return Timings(
-            queued_ms,
-            first_token_ms=round((clock.first_token - clock.admitted) * 1000, 1),
-            prompt_tokens_per_second=round(len(self.prompt or ()) / reading, 2),
-            tokens_per_second=round(tokens / generating, 2) if tokens > 0 and generating > 0 else None,
-        )
-
     def _end(self, terminal: Terminal) -> None:
         if self.terminal is not None or self.suspended:
             return
@@ -339,7 +300,8 @@ class Ticket:
         self._on_finish(self)
         # What is kept for duplicates is the terminal frame; all else would add up.
         self._frames.clear()
-        self._logprobs = list(terminal.logprobs) if isinstance(terminal, Done) else []
+        if isinstance(terminal, Failed):
+            self.answer.logprobs.clear()
         self.prompt = self.generation = None
         self.request = self.request.model_copy(update=FORGOTTEN)
         self._changed.set()
@@ -357,12 +319,3 @@ class Admitted:
 
     ticket: Ticket
     repeated: bool = False
-
-
-def _token_logprob(entry: Logprob) -> TokenLogprob:
-    top = tuple((_text(piece), piece.encode("latin-1"), logprob) for piece, logprob in entry.top)
-    return TokenLogprob(_text(entry.piece), entry.piece.encode("latin-1"), entry.logprob, top)
-
-
-def _text(piece: str) -> str:
-    return piece.encode("latin-1").decode(errors="replace")

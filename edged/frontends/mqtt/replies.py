@@ -109,7 +109,7 @@ class Replier:
         if ticket.text_waiting:
             if not self._text_sent or ticket.text_waiting >= table.chunk_characters:
                 return 0.0
-            if ticket.text.rstrip(" ").endswith(SENTENCE_ENDS):
+            if ticket.answer.text.rstrip(" ").endswith(SENTENCE_ENDS):
                 return 0.0
             return table.chunk_milliseconds / 1000 - since
         return PROGRESS_SECONDS - since if ticket.has_progress else None

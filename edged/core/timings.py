@@ -1,0 +1,55 @@
+"""When what happened to a request, and the timings that its requester is told."""
+
+from __future__ import annotations
+
+import time
+
+from edged.protocol import Timings
+
+
+class Stopwatch:
+    """Notes the times of one request, by the monotonic clock.
+
+    Args:
+        waited: seconds that it waited in daemons before this one.
+    """
+
+    def __init__(self, waited: float = 0.0) -> None:
+        self._admitted = time.monotonic() - waited
+        self._started: float | None = None
+        self._first_token: float | None = None
+        self._last_token: float | None = None
+
+    @property
+    def waited(self) -> float:
+        """The seconds since admission, in earlier daemons too."""
+        return time.monotonic() - self._admitted
+
+    @waited.setter
+    def waited(self, seconds: float) -> None:
+        self._admitted = time.monotonic() - seconds
+
+    def note_start(self) -> None:
+        """Note that the request begins to be computed."""
+        self._started = time.monotonic()
+
+    def note_token(self) -> None:
+        """Note that a part of the answer has come."""
+        self._last_token = time.monotonic()
+        self._first_token = self._first_token or self._last_token
+
+    def timings(self, prompt_tokens: int, completion_tokens: int) -> Timings:
+        """Return how long each stage took; None what was not come to."""
+        started = self._started if self._started is not None else time.monotonic()
+        queued_ms = round((started - self._admitted) * 1000, 1)
+        if self._first_token is None or self._last_token is None:
+            return Timings(queued_ms)
+        reading = max(self._first_token - started, 1e-6)
+        generating = self._last_token - self._first_token
+        steps = completion_tokens - 1
+        return Timings(
+            queued_ms,
+            first_token_ms=round((self._first_token - self._admitted) * 1000, 1),
+            prompt_tokens_per_second=round(prompt_tokens / reading, 2),
+            tokens_per_second=round(steps / generating, 2) if steps > 0 and generating > 0 else None,
+        )
