@@ -14,12 +14,12 @@ from typing import Any, cast
 
 import pytest
 
-from edged.core import Core
+from edged.core import Core, Ticket
 from edged.engine.client import Engine
 from edged.engine.generation import Generation
 from edged.engine.messages import Delta
 from edged.errors import EdgedError
-from edged.protocol import Client
+from edged.protocol import Client, Done, Frame, Request
 from edged.settings import Settings
 
 ALICE = Client("alice", "socket")
@@ -110,3 +110,31 @@ def make_core(engine: FakeEngine, tmp_path: Any) -> MakeCore:
 @pytest.fixture
 def core(make_core: MakeCore) -> Core:
     return make_core()
+
+
+def ask(prompt: str = "hello there", **fields: Any) -> Request:
+    """Return a request."""
+    return Request.parse({"prompt": prompt, **fields})
+
+
+async def frames_of(ticket: Ticket) -> list[Frame]:
+    """Return the frames of a ticket that are left, up to its end."""
+    frames = [await ticket.next_frame()]
+    while frames[-1].type not in ("done", "error"):
+        frames.append(await ticket.next_frame())
+    return frames
+
+
+async def say(core: Core, engine: FakeEngine, text: str, answer: str, **fields: Any) -> Done:
+    """Have a turn of Alice's conversation answered."""
+    ticket = (await core.submit(ask(text, session="s", **fields), ALICE)).ticket
+    await engine.begun()
+    engine.answer(answer)
+    end = await ticket.wait()
+    assert isinstance(end, Done)
+    return end
+
+
+def contents(messages: list[dict[str, str]]) -> list[str]:
+    """Return the texts of messages that the engine was given."""
+    return [m["content"] for m in messages]
