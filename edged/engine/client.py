@@ -269,7 +269,7 @@ class Engine:
 
     def is_waiting(self) -> bool:
         """Say whether the engine owes an answer."""
-        return bool(self._preparations or self._generations)
+        return self._preparing is not None or any(one.at_engine for one in self._generations.values())
 
     # --- the rest ---
 

@@ -8,6 +8,7 @@ numbers are the daemon's own; the engine knows neither clients nor ids.
 from __future__ import annotations
 
 import json
+import signal
 import struct
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args
@@ -18,6 +19,9 @@ PrefixReuse = Literal["anywhere", "whole"]
 """Where a sequence's memory can be cut: at any token, or not at all (only a whole state goes on)."""
 
 MAX_MESSAGE_BYTES = 64 << 20
+STACKS_SIGNAL = signal.SIGUSR1
+"""Makes the engine write the stacks of its threads to its standard error, whatever it is at."""
+
 _LENGTH = struct.Struct(">I")
 
 

@@ -1,19 +1,13 @@
-"""The engine's process seen from outside: how it is started, what it writes, how it ended."""
+"""The engine's process seen from outside: how it is started, and how it ended."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import Any
 
-import structlog
-
-_log = structlog.get_logger("edged.engine.child")
+from edged.engine.oom import Cause
 
 # -P: a stray module in the working directory must not become part of the engine.
 COMMAND = (sys.executable, "-P", "-m", "edged.engine.worker")
@@ -30,6 +24,11 @@ PASSED_ON = (
     "PYTHONPATH",
     "PYTHONHOME",
 )
+_SIGKILL_HINTS: dict[Cause | None, str] = {
+    "machine": "out of memory: the kernel killed it to keep the machine alive",
+    "limit": "out of memory: the service reached its limit, MemoryMax=",
+    None: "by systemd-oomd or by hand; the kernel itself says nothing of want of memory",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +39,23 @@ class Death:
         pid: the process; None if it could not be started.
         code: its exit code, or the negative number of the signal that killed it.
         verdict: why the supervisor ended it, if it did.
+        oom: what was too small if the kernel killed processes for want of memory while it lived.
     """
 
     pid: int | None
     code: int
     verdict: str | None
+    oom: Cause | None = None
 
     @property
     def signal(self) -> int | None:
         """Return the number of the signal that killed it."""
         return -self.code if self.code < 0 else None
+
+    @property
+    def may_be_for_memory(self) -> bool:
+        """Say whether it was killed as one is for want of memory, which the kernel need not have counted."""
+        return self.signal == signal.SIGKILL and self.verdict is None
 
     @property
     def reason(self) -> str:
@@ -61,7 +67,7 @@ class Death:
         name = signal.Signals(self.signal).name if self.signal in set(signal.Signals) else str(self.signal)
         hint = {
             "SIGILL": " (a kernel that this processor can't run)",
-            "SIGKILL": " (out of memory, or by hand)",
+            "SIGKILL": f" ({_SIGKILL_HINTS[self.oom]})",
         }
         return f"killed by {name}{hint.get(name, '')}"
 
@@ -71,25 +77,3 @@ def child_environment() -> dict[str, str]:
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     # Without this ggml_abort starts gdb where that is installed.
     return {**passed, "GGML_NO_BACKTRACE": "1"}
-
-
-async def forward_log(pipe: asyncio.StreamReader | None) -> None:
-    """Log the child's lines: JSON with a level, or whatever a dying library wrote."""
-    assert pipe is not None
-    while True:
-        try:
-            line = await pipe.readline()
-        except ValueError:  # longer than the pipe's limit: what is left of it comes as a line of its own
-            continue
-        if not line:
-            return
-        fields = _log_fields(line)
-        getattr(_log, fields.pop("level"))(fields.pop("event"), **fields)
-
-
-def _log_fields(line: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, KeyError, AttributeError):
-        fields = json.loads(line)
-        if fields["level"] in ("debug", "info", "warning", "error") and isinstance(fields["event"], str):
-            return {str(key): value for key, value in fields.items()}
-    return {"level": "warning", "event": line.decode(errors="replace").rstrip(), "source": "stderr"}

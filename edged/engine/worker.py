@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from edged.engine.confine import ConfinementError, deny_syscalls, keep_to, lower_priority
 from edged.engine.messages import (
+    STACKS_SIGNAL,
     Cancel,
     Decoder,
     Generate,
@@ -293,6 +294,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
+    faulthandler.register(STACKS_SIGNAL)
     deepen_stack()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     load = channel.first()

@@ -1,0 +1,62 @@
+"""How long the engine may be silent before it is taken for hung."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+LOAD_SECONDS = 180.0  # a cold card of 10 MB/s reads 1.8 GB in that time
+HEARTBEAT_GRACE_SECONDS = 10.0  # the engine's heartbeat at rest comes every 5 s
+STEPS = 10
+FADING = 0.98
+
+
+class Patience:
+    """A bound on silence that follows how fast the engine has been.
+
+    Attributes:
+        stall_seconds: an engine that owes an answer may be silent for so long, however fast it has been.
+
+    Args:
+        stall_seconds: see the attribute.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, stall_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stall_seconds = stall_seconds
+        self._clock = clock
+        self.begin()
+
+    def begin(self) -> None:
+        """Wait for a new process, which has a model to load."""
+        self._is_loaded = False
+        self._longest_step = 0.0  # seconds between signs of life while an answer was owed; fades
+        self._heard_at = self._clock()
+
+    def loaded(self) -> None:
+        """Expect it to answer as fast as it can: its model is loaded."""
+        self._is_loaded = True
+
+    def expect(self) -> None:
+        """Begin to be impatient: from now on an answer is owed."""
+        self._heard_at = self._clock()
+
+    def heard(self, *, owing: bool) -> None:
+        """Take a sign of life: while an answer is owed, none that a resting engine sends, too."""
+        now = self._clock()
+        if self._is_loaded and owing:
+            self._longest_step = max(now - self._heard_at, FADING * self._longest_step)
+        self._heard_at = now
+
+    def exceeded(self, *, owing: bool) -> float | None:
+        """Return the seconds of silence if they are too many."""
+        silent = self._clock() - self._heard_at
+        return silent if silent > self._bound(owing) else None
+
+    def _bound(self, owing: bool) -> float:
+        if not self._is_loaded:
+            return LOAD_SECONDS
+        if not owing:
+            return self.stall_seconds + HEARTBEAT_GRACE_SECONDS
+        # A machine that others keep busy is slow, not hung.
+        return max(self.stall_seconds, min(STEPS * self._longest_step, LOAD_SECONDS))
