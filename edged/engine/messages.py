@@ -18,6 +18,9 @@ FinishReason = Literal["stop", "length", "cancelled"]
 PrefixReuse = Literal["anywhere", "whole"]
 """Where a sequence's memory can be cut: at any token, or not at all (only a whole state goes on)."""
 
+Pooling = Literal["mean", "cls", "last"]
+"""How the vectors of a text's tokens become one: their mean, that of the first or that of the last."""
+
 MAX_MESSAGE_BYTES = 64 << 20
 STACKS_SIGNAL = signal.SIGUSR1
 """Makes the engine write the stacks of its threads to its standard error, whatever it is at."""
@@ -119,8 +122,51 @@ class Generate:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokenize:
+    """Turn a text into tokens; answered by Tokenized or Refused.
+
+    `parse_special` reads the texts of control tokens as those tokens; `add_special` puts around the text what
+    the model wants there.
+    """
+
+    request: int
+    text: str
+    add_special: bool
+    parse_special: bool
+    with_pieces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Detokenize:
+    """Turn tokens into text; answered by Said or Refused."""
+
+    request: int
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Render:
+    """Put a conversation through the chat template; answered by Said or Refused."""
+
+    request: int
+    messages: list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Compute the embedding of each text; answered by an Embedded for each in their order, or by Refused.
+
+    `first` is the number of the first of them: those before it were embedded in an earlier life.
+    """
+
+    request: int
+    first: int
+    texts: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop a request; answered by a Delta that ends it, unless it has ended."""
+    """Stop a request; a generation is answered by a Delta that ends it, unless it has ended."""
 
     request: int
 
@@ -163,7 +209,10 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded and warm."""
+    """The model is loaded and warm.
+
+    It can embed if `pooling` says how; not each one that can generates, too.
+    """
 
     context: int
     template: str
@@ -171,6 +220,9 @@ class Ready:
     n_tokens: int
     load_seconds: float
     prefix_reuse: PrefixReuse
+    generates: bool
+    pooling: Pooling | None
+    dimensions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +239,32 @@ class Prepared:
     request: int
     tokens: list[int]
     boundary: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """The tokens of a text, and the bytes that each stands for if they were asked for."""
+
+    request: int
+    tokens: list[int]
+    pieces: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A text that was asked for."""
+
+    request: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The embedding of a request's next text: numbers of single precision, little-endian, in base64."""
+
+    request: int
+    vector: str
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +322,10 @@ class Heartbeat:
 Message = (
     Load
     | Prepare
+    | Tokenize
+    | Detokenize
+    | Render
+    | Embed
     | Generate
     | Cancel
     | PutBack
@@ -253,6 +335,9 @@ Message = (
     | Ready
     | LoadFailed
     | Prepared
+    | Tokenized
+    | Said
+    | Embedded
     | Refused
     | Step
     | Left

@@ -283,6 +283,9 @@ def run(channel: Channel, load: Load) -> None:
                 n_tokens=vocabulary.n_tokens,
                 load_seconds=time.monotonic() - started,
                 prefix_reuse="anywhere",
+                generates=True,
+                pooling=None,
+                dimensions=0,
             )
         )
         Worker(channel, vocabulary, prompts, scheduler).serve()

@@ -45,7 +45,15 @@ def main() -> None:
     channel.start()
     channel.send(
         Ready(
-            context=1024, template="model", stops=[], n_tokens=100, load_seconds=0.0, prefix_reuse="anywhere"
+            context=1024,
+            template="model",
+            stops=[],
+            n_tokens=100,
+            load_seconds=0.0,
+            prefix_reuse="anywhere",
+            generates=True,
+            pooling=None,
+            dimensions=0,
         )
     )
     while (message := channel.inbox.get()) is not None:
