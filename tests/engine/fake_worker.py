@@ -6,17 +6,22 @@ aborts. It speaks the real protocol over the real socketpair; only its computing
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import os
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from edged.engine.messages import (
+    STACKS_SIGNAL,
     Cancel,
     Delta,
     Generate,
+    Heartbeat,
     Load,
     LoadFailed,
     Prepare,
@@ -28,7 +33,15 @@ from edged.engine.messages import (
 from edged.engine.worker import Channel, log
 
 
+def hang() -> NoReturn:
+    """Wait for ever in native code that lets no other thread of Python's run."""
+    library = ctypes.PyDLL(None)
+    while True:
+        library.sleep(3600)
+
+
 def main() -> None:
+    faulthandler.register(STACKS_SIGNAL)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     load = channel.first()
     assert isinstance(load, Load)
@@ -40,6 +53,8 @@ def main() -> None:
         return
     if behaviour == "dies-at-load":
         raise SystemExit(3)
+    if behaviour == "is-killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     log("warning", "a line of the child", place="fake")
     print("what a dying library writes", file=sys.stderr, flush=True)
     channel.start()
@@ -61,7 +76,11 @@ def main() -> None:
             case Prepare():
                 channel.send(Prepared(message.request, [1, 2, 3], 0))
             case Generate() if behaviour == "hangs":
-                time.sleep(3600)
+                hang()
+            case Generate() if behaviour == "forgets":
+                while True:
+                    channel.send(Heartbeat())
+                    time.sleep(0.05)
             case Generate() if behaviour == "dies-of-requests":
                 os.kill(os.getpid(), signal.SIGABRT)
             case Generate() if behaviour.startswith("pauses"):
