@@ -1,19 +1,39 @@
-"""How many prompt tokens a step may read, so that it keeps to its time."""
+"""How many prompt tokens a step reads, so that it keeps to its time."""
 
 from __future__ import annotations
 
-# With no stream waiting for its next token, a longer step only costs a newcomer some of its first wait.
+from collections.abc import Sequence
+from typing import NamedTuple
+
 ALONE_FACTOR = 4
+"""With no stream waiting for its next token, a longer step only costs a newcomer some of its first wait."""
 FEWEST_TOKENS = 8
-MOST_DELAY = 4
-_WEIGHT = 0.3  # of the newest step in the running means
+"""Of a piece, however slow the machine is: a prompt always advances, and a pass over the weights is dear."""
+
+# Guesses that steps correct: a pass over the weights costs so many tokens, and a token so deep costs double.
+_FIXED_TOKENS = 4
+_DOUBLE_DEPTH = 2000
+_WEIGHT = 0.3  # of the newest step
+_LEAST_COST = 1e-12  # seconds; not zero, which nothing could raise again
+_LEAST_ERROR, _MOST_ERROR = -0.5, 1.0  # of what was expected: a step that was held up tells little
+
+
+class Piece(NamedTuple):
+    """Part of a prompt: so many tokens of it, behind so many (its depth)."""
+
+    tokens: int
+    depth: int
 
 
 class Pace:
-    """Learns what a prompt token costs and turns a time budget into a count of tokens.
+    """Learns what reading costs and turns a time budget into pieces of prompts.
+
+    A step that reads costs `fixed + sum(tokens * (token + cell * depth))` seconds. The three are learnt one
+    step at a time: each is corrected by its share of what was expected. (Least squares would not do: pieces
+    that are chosen to take the same time cannot tell the three apart.)
 
     Args:
-        step_seconds: how long a step may take while other requests stream.
+        step_seconds: how long the streams may wait for their next token while prompts are read.
         most_tokens: the most that one decode takes.
         token_seconds: a first measurement of a prompt token's cost.
     """
@@ -21,25 +41,63 @@ class Pace:
     def __init__(self, *, step_seconds: float, most_tokens: int, token_seconds: float) -> None:
         self._step_seconds = step_seconds
         self._most_tokens = most_tokens
-        self._token_seconds = token_seconds
+        self._costs = (_FIXED_TOKENS * token_seconds, token_seconds, token_seconds / _DOUBLE_DEPTH)
         self._streams_seconds = 0.0  # of a step that only streams
 
-    def prompt_tokens(self, streams: int) -> int:
-        """Return how many prompt tokens to read beside so many streams."""
-        budget = self._step_seconds - self._streams_seconds if streams else self._step_seconds * ALONE_FACTOR
-        room = self._most_tokens - streams
-        return max(1, min(room, max(FEWEST_TOKENS, int(budget / self._token_seconds))))
+    def pieces(self, unread: Sequence[Piece], *, beside_streams: bool) -> list[Piece]:
+        """Return what a step reads of these prompts, the first ones first.
 
-    def seconds(self, prompt_tokens: int, streams: int) -> float:
-        """Return how long a step is expected to take."""
-        return prompt_tokens * self._token_seconds + (self._streams_seconds if streams else 0.0)
+        Beside streams it takes what their own step leaves of the time, but never less than that took: where
+        even streaming is slow, a prompt still gets half of the machine.
+        """
+        budget = self._step_seconds * ALONE_FACTOR
+        if beside_streams:
+            budget = max(self._step_seconds - self._streams_seconds, self._streams_seconds)
+        fixed, token, cell = self._costs
+        budget -= fixed
+        room = self._most_tokens
+        fewest = FEWEST_TOKENS
+        pieces = []
+        for rest in unread:
+            seconds = token + cell * rest.depth
+            piece = min(rest.tokens, room, max(fewest, int(budget / seconds)))
+            if piece <= 0:
+                break
+            pieces.append(Piece(piece, rest.depth))
+            budget -= piece * seconds
+            room -= piece
+            fewest = max(0, fewest - piece)
+        return pieces
 
-    def learn(self, prompt_tokens: int, streams: int, seconds: float) -> None:
-        """Take note of a step that was measured; one that was held up tells little about the next."""
-        if self._streams_seconds:
-            seconds = min(seconds, MOST_DELAY * self.seconds(prompt_tokens, streams))
-        if not prompt_tokens:
-            self._streams_seconds += _WEIGHT * (seconds - self._streams_seconds)
-        elif prompt_tokens >= FEWEST_TOKENS:
-            cost = (seconds - (self._streams_seconds if streams else 0.0)) / prompt_tokens
-            self._token_seconds += _WEIGHT * (max(cost, 1e-6) - self._token_seconds)
+    def seconds(self, pieces: Sequence[Piece]) -> float:
+        """Return how long a step is expected to take that reads these; without any, one of streams."""
+        return sum(self._shares(pieces)) if pieces else self._streams_seconds
+
+    def learn(self, pieces: Sequence[Piece], seconds: float) -> None:
+        """Take note of how long a step took that read these; without any, one of streams."""
+        if not pieces:
+            known = self._streams_seconds or max(_LEAST_COST, seconds)
+            self._streams_seconds = known + _WEIGHT * known * _error(seconds, known)
+            return
+        shares = self._shares(pieces)
+        expected = sum(shares)
+        step = _WEIGHT * _error(seconds, expected) * expected / sum(share * share for share in shares)
+        fixed, token, cell = (
+            max(_LEAST_COST, cost * (1 + step * share))
+            for cost, share in zip(self._costs, shares, strict=True)
+        )
+        self._costs = (fixed, token, cell)
+
+    def _shares(self, pieces: Sequence[Piece]) -> tuple[float, float, float]:
+        """Return the seconds that are expected of each of the three costs."""
+        fixed, token, cell = self._costs
+        tokens = cells = 0
+        for piece in pieces:
+            tokens += piece.tokens
+            cells += piece.tokens * piece.depth
+        return fixed, token * tokens, cell * cells
+
+
+def _error(seconds: float, expected: float) -> float:
+    """Return by how much an expectation was wrong, as a share of it."""
+    return min(_MOST_ERROR, max(_LEAST_ERROR, seconds / expected - 1))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from edged.engine.assembler import NOTHING_SHOWN, Shown
 from edged.engine.llama import DecodeStatus, LlamaError, Run
 from edged.engine.messages import Delta, FinishReason, Reading, Step
-from edged.engine.pace import Pace
+from edged.engine.pace import Pace, Piece
 from edged.engine.runner import Runner
 from edged.engine.sequence import Sequence
 
@@ -55,13 +55,15 @@ class Scheduler:
         self._context = context
         self._deterministic = deterministic
         self._clock = clock
-        self._free = list(range(slots))
+        self._free = list(reversed(range(slots)))
         self._waiting: deque[Sequence] = deque()
         self._running: deque[Sequence] = deque()
         self._flight_lock = threading.Lock()
         self._flight: list[Sequence] = []  # the sequences of the decode that runs now
         self._flight_end = 0.0  # when it is expected to end
         self._was_aborted = False
+        self._reads = False  # the newest step read prompts
+        self._tokens_read = 0  # of all prompts ever
 
     @property
     def has_work(self) -> bool:
@@ -106,6 +108,7 @@ class Scheduler:
         while self._waiting and self._free:
             sequence = self._waiting.popleft()
             sequence.slot = self._free.pop()
+            sequence.due = self._tokens_read + sequence.unread
             self._running.append(sequence)
         plan = self._plan()
         if not plan:
@@ -133,16 +136,15 @@ class Scheduler:
             self._running.rotate(-1)
             return [(sequence, self._run(sequence, self._fixed_piece(sequence)))]
         streams = [s for s in self._running if s.unread == 1]
-        readers = sorted((s for s in self._running if s.unread > 1), key=lambda s: s.unread)
-        plan = [(s, self._run(s, 1)) for s in streams]
-        budget = self._pace.prompt_tokens(len(streams)) if readers else 0
-        for index, sequence in enumerate(readers):
-            # An equal share each; what a short prompt leaves over goes to the longer ones.
-            piece = min(sequence.unread, -(-budget // (len(readers) - index)))
-            if piece:
-                plan.append((sequence, self._run(sequence, piece)))
-                budget -= piece
-        return plan
+        readers = [s for s in self._running if s.unread > 1]
+        # They take turns: in one pass over the weights all attend over as many cells as the deepest has.
+        self._reads = bool(readers) and not (streams and self._reads)
+        if not self._reads:
+            return [(s, self._run(s, 1)) for s in streams]
+        readers.sort(key=lambda s: s.due)
+        unread = [Piece(s.unread, s.computed) for s in readers]
+        pieces = self._pace.pieces(unread, beside_streams=bool(streams))
+        return [(s, self._run(s, piece.tokens)) for s, piece in zip(readers, pieces, strict=False)]
 
     @staticmethod
     def _fixed_piece(sequence: Sequence) -> int:
@@ -161,12 +163,11 @@ class Scheduler:
     def _decode(self, plan: list[tuple[Sequence, Run]]) -> list[int] | None:
         """Compute the plan and return the rows of logits; None if it was aborted, and nothing has changed."""
         runs = [run for _, run in plan]
-        streams = sum(len(run.tokens) == 1 for run in runs)
-        prompt_tokens = sum(len(run.tokens) for run in runs) - streams
+        pieces = [Piece(len(run.tokens), run.position) for run in runs if len(run.tokens) > 1]
         started = self._clock()
         with self._flight_lock:
             self._flight = [sequence for sequence, _ in plan]
-            self._flight_end = started + self._pace.seconds(prompt_tokens, streams)
+            self._flight_end = started + self._pace.seconds(pieces)
             self._runner.clear_abort()
         status, rows = self._runner.decode(runs)
         with self._flight_lock:
@@ -178,7 +179,8 @@ class Scheduler:
             return None
         if status is DecodeStatus.FULL:
             raise LlamaError(f"no cells left for {[(s.request, s.computed) for s, _ in plan]}")
-        self._pace.learn(prompt_tokens, streams, self._clock() - started)
+        self._pace.learn(pieces, self._clock() - started)
+        self._tokens_read += sum(piece.tokens for piece in pieces)
         return rows
 
     # --- draw ---
@@ -225,4 +227,5 @@ class Scheduler:
         self._running.remove(sequence)
         self._runner.cut(sequence.slot, 0)
         self._free.append(sequence.slot)
+        self._free.sort(reverse=True)  # the lowest is taken first: neighbours are computed in one pass
         sequence.slot = None

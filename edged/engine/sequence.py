@@ -33,6 +33,8 @@ class Sequence:
         slot: its stream of the KV cache; None while it waits for one.
         computed: how many of `tokens` the KV cache holds. It runs after len(tokens): the difference is
             what is left to read, and 1 means that the next step draws a token.
+        due: how many prompt tokens of all requests may be read until its prompt is: the earliest is read
+            first. So short prompts pass long ones, but delay none by more than its own length.
     """
 
     request: int
@@ -44,6 +46,7 @@ class Sequence:
     top_logprobs: int | None = None
     slot: int | None = None
     computed: int = 0
+    due: int = 0
     cancelled: bool = False
 
     @property

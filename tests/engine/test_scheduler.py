@@ -170,16 +170,16 @@ def test_each_request_gets_its_own_text_and_one_end_and_nothing_is_lost(
     assert all(isinstance(s.sampler, FakeSampler) and s.sampler.closed == 1 for s in sequences)
 
 
-def test_streams_go_on_beside_a_long_prompt() -> None:
+def test_streams_and_readers_take_turns() -> None:
     runner = FakeRunner()
     plan = scheduler(runner)
     plan.add(sequence(1, [1], 50))
     plan.step()
     plan.add(sequence(2, [2] * 200, 5))
-    for _ in range(5):
+    for _ in range(6):
         plan.step()
-    assert all(any(run.tokens != [2] * len(run.tokens) for run in batch) for batch in runner.batches)
-    assert max(len(batch) for batch in runner.batches) == 2
+    kinds = [{len(run.tokens) > 1 for run in batch} for batch in runner.batches]
+    assert kinds == [{False}, {True}, {False}, {True}, {False}, {True}, {False}]
 
 
 def test_short_prompts_are_not_kept_waiting_by_a_long_one() -> None:
@@ -189,6 +189,30 @@ def test_short_prompts_are_not_kept_waiting_by_a_long_one() -> None:
     plan.add(sequence(2, [2] * 8, 1))
     first = plan.step()
     assert [delta.request for delta in first.deltas] == [2]
+
+
+def test_long_prompt_is_delayed_by_no_more_than_its_own_length() -> None:
+    runner = FakeRunner()
+    plan = scheduler(runner)
+    plan.add(sequence(0, [1] * 240, 1))
+    ends: list[int] = []
+    for request in range(1, 100):
+        plan.add(sequence(request, [2] * 30, 1))
+        ends += [delta.request for delta in plan.step().deltas]
+    assert 0 < ends.index(0) <= 240 // 30
+
+
+def test_slots_in_use_are_neighbours() -> None:
+    runner = FakeRunner()
+    plan = scheduler(runner)
+    for request in (1, 2):
+        plan.add(sequence(request, [request], 9))
+    plan.step()
+    plan.cancel(1)
+    plan.step()
+    plan.add(sequence(3, [3], 9))
+    plan.step()
+    assert sorted(run.slot for run in runner.batches[-1]) == [0, 1]
 
 
 def test_deterministic_steps_hold_one_sequence_cut_at_fixed_places() -> None:
@@ -244,7 +268,7 @@ def test_others_do_not_lose_a_step_twice_in_a_row() -> None:
     pace = Pace(step_seconds=10, most_tokens=BATCH, token_seconds=1.0)
     plan = Scheduler(runner, pace, slots=SLOTS, context=CONTEXT, deterministic=False)
     for i in (1, 2, 3):
-        plan.add(sequence(i, [i] * 60, 1))
+        plan.add(sequence(i, [i] * 10, 1))
     runner.during_decode = lambda: plan.interrupt(1)
     plan.step()
     assert runner.aborted == 1

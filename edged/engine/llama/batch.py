@@ -48,15 +48,17 @@ class Batch:
         self.native.logits = ctypes.cast(self._wants_logits, ctypes.POINTER(ctypes.c_int8))
 
     def fill(self, runs: Sequence[Run]) -> list[int]:
-        """Lay the runs out one after the other and return the row of each one's last token."""
-        rows, end = [], 0
-        for run in runs:
+        """Lay the runs out by their slots and return the row of each one's last token."""
+        rows, end = [0] * len(runs), 0
+        # One pass over the weights takes streams only while each number follows the one before it.
+        for index in sorted(range(len(runs)), key=lambda index: runs[index].slot):
+            run = runs[index]
             start, end = end, end + len(run.tokens)
             self._token[start:end] = list(run.tokens)
             self._position[start:end] = list(range(run.position, run.position + end - start))
             self._sequence[start:end] = [run.slot] * (end - start)
             self._wants_logits[start:end] = [0] * (end - start)
             self._wants_logits[end - 1] = int(run.wants_logits)
-            rows.append(end - 1)
+            rows[index] = end - 1
         self.native.n_tokens = end
         return rows
