@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from edged.protocol import Timings
 
 
 class Stopwatch:
-    """Notes the times of one request, by the monotonic clock.
+    """Notes the times of one request.
 
     Args:
         waited: seconds that it waited in daemons before this one.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, waited: float = 0.0) -> None:
-        self._admitted = time.monotonic() - waited
+    def __init__(self, waited: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._admitted = clock() - waited
         self._started: float | None = None
         self._first_token: float | None = None
         self._last_token: float | None = None
@@ -23,24 +26,24 @@ class Stopwatch:
     @property
     def waited(self) -> float:
         """The seconds since admission, in earlier daemons too."""
-        return time.monotonic() - self._admitted
+        return self._clock() - self._admitted
 
     @waited.setter
     def waited(self, seconds: float) -> None:
-        self._admitted = time.monotonic() - seconds
+        self._admitted = self._clock() - seconds
 
     def note_start(self) -> None:
         """Note that the request begins to be computed."""
-        self._started = time.monotonic()
+        self._started = self._clock()
 
     def note_token(self) -> None:
         """Note that a part of the answer has come."""
-        self._last_token = time.monotonic()
+        self._last_token = self._clock()
         self._first_token = self._first_token or self._last_token
 
     def timings(self, prompt_tokens: int, completion_tokens: int) -> Timings:
         """Return how long each stage took; None what was not come to."""
-        started = self._started if self._started is not None else time.monotonic()
+        started = self._started if self._started is not None else self._clock()
         queued_ms = round((started - self._admitted) * 1000, 1)
         if self._first_token is None or self._last_token is None:
             return Timings(queued_ms)

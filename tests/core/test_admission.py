@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from edged.core import Core
@@ -48,3 +50,16 @@ async def test_without_a_model_the_reason_is_told(core: Core, engine: FakeEngine
     assert (end.code, end.message) == (ErrorCode.MODEL_UNAVAILABLE, "the file is missing; fetch it")
     with pytest.raises(EdgedError, match="fetch it"):
         await core.submit(ask(), ALICE)
+
+
+async def test_nothing_slips_in_that_is_being_prepared_when_the_doors_close(
+    core: Core, engine: FakeEngine
+) -> None:
+    engine.gate.clear()
+    submitting = asyncio.create_task(core.submit(ask(), ALICE))
+    await engine.asked.wait()
+    core.close()
+    engine.gate.set()
+    with pytest.raises(EdgedError, match="stopping"):
+        await submitting
+    assert core.in_hand() == []

@@ -26,6 +26,7 @@ async def test_frames_are_accepted_chunks_and_one_done(core: Core, engine: FakeE
     assert isinstance(done, Done)
     assert (done.text, done.finish_reason) == ("Hello!", "stop")
     assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (2, 3)
+    assert done.timings.first_token_ms is not None
     assert await ticket.next_frame() is done
 
 
