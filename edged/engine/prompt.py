@@ -26,6 +26,7 @@ _ROLES = ("system", "user", "assistant")
 _WORD = re.compile(r"\S+")
 _HARMLESS_STRETCH = re.compile(r"x[x\s]{8,}x")
 _TRIES_PER_LENGTH = 16
+_RARE = "\ue000𪚥"
 _OTHER_LETTERS = str.maketrans(
     ascii_lowercase + ascii_uppercase,
     ascii_lowercase[13:] + ascii_lowercase[:13] + ascii_uppercase[13:] + ascii_uppercase[:13],
@@ -64,6 +65,9 @@ class PromptBuilder:
         self._line_break = self._tokenize("\n", parse_special=False)
         letter = b"".join(map(vocabulary.piece, self._tokenize("x", parse_special=False)))
         self._adds_space = letter != b"x"
+        # What stands for a character that the vocabulary lacks is a control token in some: it spells nothing.
+        self._lacking = set(self._tokenize(_RARE, parse_special=False))
+        self._before, self._after = self._frame()
 
     def build(self, messages: Messages) -> list[int]:
         """Return the tokens of a conversation, up to where the assistant's answer begins.
@@ -104,10 +108,18 @@ class PromptBuilder:
             EdgedError: `invalid`: there is nothing to continue, or the vocabulary makes a control token of
                 text that doesn't spell one.
         """
+        return _not_empty(self._bos("") + self.plain(text, add_special=False))
+
+    def plain(self, text: str, *, add_special: bool) -> list[int]:
+        """Return the tokens of a text in which nothing is special, perhaps with what the model wants around it.
+
+        Raises:
+            EdgedError: `invalid`: the vocabulary makes a control token of text that doesn't spell one.
+        """
         tokens = self._plain(text, begins=True)
-        if not self._control.isdisjoint(tokens):
+        if not self._control.isdisjoint(set(tokens) - self._lacking):
             raise _control_tokens()
-        return _not_empty(self._bos("") + tokens)
+        return [*self._before, *tokens, *self._after] if add_special else tokens
 
     def _bos(self, rendered: str) -> list[int]:
         """Return what stands before a prompt. Not by `add_special`: that may put an EOS behind it, too."""
@@ -115,6 +127,13 @@ class PromptBuilder:
         if bos is None or not self._vocabulary.add_bos or rendered.startswith(self._vocabulary.text(bos)):
             return []
         return [bos]
+
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """Return what the model wants before and after a text."""
+        text = self._tokenize("x", parse_special=False)
+        framed = self._vocabulary.tokenize("x", add_special=True, parse_special=False)
+        start = next(at for at in range(len(framed)) if framed[at : at + len(text)] == text)
+        return framed[:start], framed[start + len(text) :]
 
     def _stand_ins(self, messages: Messages) -> _StandIns:
         texts = [text for message in messages for field, text in message.items() if field != "role"]
