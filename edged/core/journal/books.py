@@ -43,6 +43,11 @@ class Books:
         """Return the lowest serial there is; 0 without any."""
         return next(iter(self._entries), 0)
 
+    @property
+    def past(self) -> int:
+        """Return how many answers and events there are."""
+        return len(self._entries) - self.asks
+
     def waiting(self) -> set[int]:
         """Return the serials of the answers and events that wait for the broker."""
         return set(self._outbox)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import NamedTuple
 
 _FORM = struct.Struct(">QIQ")
@@ -53,42 +54,43 @@ class Census(NamedTuple):
 
 
 class Roll:
-    """The serials of all rows, with changes that can be taken back until they are committed.
+    """The serials of all rows and their places, with changes that can be taken back until they are committed.
 
     Args:
-        serials: of the rows there are, ascending.
+        places: of the rows there are, by ascending serial.
     """
 
-    def __init__(self, serials: Iterable[int] = ()) -> None:
-        self._order = deque(serials)  # ascending; those that are gone leave it when they are the first
-        self._live = set(self._order)
-        self._added: list[int] = []
+    def __init__(self, places: Mapping[int, int] = MappingProxyType({})) -> None:
+        self._order = deque(places)  # ascending; those that are gone leave it when they are the first
+        self._live = dict(places)
+        self._added: dict[int, int] = {}
         self._lowest_added = 0
         self._removed: set[int] = set()
         self.census = self._before = Census.of(self._order)
 
-    def add(self, serial: int) -> Census:
+    def add(self, serial: int, place: int) -> Census:
         """Add a row; return the census with it."""
-        self._added.append(serial)
+        self._added[serial] = place
         self._lowest_added = min(serial, self._lowest_added or serial)
         there = (s for s in self._order if s in self._live and s not in self._removed)
         floor = min(next(there, serial), self._lowest_added)
         self.census = Census(floor, self.census.rows + 1, self.census.digest ^ _hash(serial))
         return self.census
 
-    def remove(self, serial: int) -> bool:
-        """Remove a row that was there before; say whether it was. The next `add` finds the floor."""
+    def remove(self, serial: int) -> int | None:
+        """Remove a row that was there before; return its place. The next `add` finds the floor."""
         if serial not in self._live or serial in self._removed:
-            return False
+            return None
         self._removed.add(serial)
         self.census = self.census._replace(
             rows=self.census.rows - 1, digest=self.census.digest ^ _hash(serial)
         )
-        return True
+        return self._live[serial]
 
     def commit(self) -> None:
         """Keep the changes."""
-        self._live -= self._removed
+        for serial in self._removed:
+            del self._live[serial]
         self._live.update(self._added)
         late = self._added and self._order and self._lowest_added < self._order[-1]
         self._order.extend(self._added)
@@ -105,7 +107,7 @@ class Roll:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._added, self._lowest_added, self._removed = [], 0, set()
+        self._added, self._lowest_added, self._removed = {}, 0, set()
 
 
 def _hash(serial: int) -> int:

@@ -6,6 +6,7 @@ The form is stable and documented (sqlite.org/fileformat2.html, "B-tree Pages" a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,8 +18,8 @@ _INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 Fetch = Callable[[int], bytes]
 
 
-def rows_of(page: bytes, fetch: Fetch) -> Iterator[Row | None]:
-    """Return the page's rows; None stands for one that can't be read.
+def rows_of(page: bytes, fetch: Fetch) -> Iterator[Row]:
+    """Return those of the page's rows that can be read.
 
     Args:
         page: its bytes.
@@ -29,15 +30,13 @@ def rows_of(page: bytes, fetch: Fetch) -> Iterator[Row | None]:
     cells = min(int.from_bytes(page[3:5], "big"), (len(page) - _LEAF_HEADER_BYTES) // 2)
     for index in range(cells):
         at = _LEAF_HEADER_BYTES + 2 * index
-        try:
+        with contextlib.suppress(ValueError, IndexError):
             yield _row(page, int.from_bytes(page[at : at + 2], "big"), fetch)
-        except (ValueError, IndexError):
-            yield None
 
 
 def _row(page: bytes, at: int, fetch: Fetch) -> Row:
     size, at = _varint(page, at)
-    serial, at = _varint(page, at)
+    _, at = _varint(page, at)  # the row's place
     payload = _payload(page, at, size, fetch)
     header_end, at = _varint(payload, 0)
     values: list[Any] = []
@@ -48,7 +47,6 @@ def _row(page: bytes, at: int, fetch: Fetch) -> Row:
         values.append(value)
     if len(values) != len(Row._fields):
         raise ValueError("another number of columns")
-    values[0] = serial  # the key is not stored a second time
     return Row.verified(values)
 
 

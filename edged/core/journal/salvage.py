@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from edged.core.journal.store import PAGE_BYTES
 from edged.core.journal.wal import committed_pages, page_bytes_of
 
 RANGES = 16  # most losses that are named; nearer ones are joined
+FEW, TRIALS = 3, 1 << 15  # rows that are looked for one by one, and most guesses
 
 
 @dataclass
@@ -44,19 +47,13 @@ def salvage(path: Path, log: bytes, mark: MarkState | None, reason: str) -> Salv
         OSError: the file can't be read.
     """
     found: dict[int, Row] = {}
-    covered: list[tuple[int, int]] = []
-    for page in _pages_of_rows(path, log):
-        whole = [row for row in page if row is not None]
-        found.update((row.serial, row) for row in whole)
-        if whole and len(whole) == len(page):
-            serials = [row.serial for row in whole]
-            covered.append((min(serials), max(serials)))
+    for row in _readable(path, log):
+        found[row.serial] = row
     rows = [found[serial] for serial in sorted(found)]
-    losses = _losses(rows, covered, mark, reason)
-    return Salvage(_current(rows), losses)
+    return Salvage(_current(rows), _losses(rows, mark, reason))
 
 
-def _pages_of_rows(path: Path, log: bytes) -> Iterator[list[Row | None]]:
+def _readable(path: Path, log: bytes) -> Iterator[Row]:
     with contextlib.ExitStack() as stack:
         data: mmap.mmap | bytes = b""
         with contextlib.suppress(FileNotFoundError):
@@ -72,9 +69,7 @@ def _pages_of_rows(path: Path, log: bytes) -> Iterator[list[Row | None]]:
 
             in_file = range(2, -(-len(data) // page_bytes) + 1)
             for number in {*in_file, *newer} - {1}:  # a damaged frame may name any page
-                rows = list(rows_of(fetch(number), fetch))
-                if rows:
-                    yield rows
+                yield from rows_of(fetch(number), fetch)
 
 
 def _page_sizes(header: bytes, log: bytes) -> set[int]:
@@ -93,31 +88,43 @@ def _current(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _losses(
-    rows: list[Row], covered: list[tuple[int, int]], mark: MarkState | None, reason: str
-) -> list[Loss]:
+def _losses(rows: list[Row], mark: MarkState | None, reason: str) -> list[Loss]:
     """Name the ranges in which rows may be missing."""
     census = Census.unpack(rows[-1].census) if rows else Census(0, 0, 0)
     last = rows[-1].serial if rows else 0
     losses = []
-    if rows and Census.of(row.serial for row in rows) != census:
-        gaps = _gaps([*covered, *((row.serial, row.serial) for row in rows)], census.floor, last)
-        losses = [Loss(first, end, reason) for first, end in _joined(gaps)]
+    found = Census.of(row.serial for row in rows)
+    if rows and found != census:
+        gaps = _gaps((row.serial for row in rows), census.floor, last)
+        ranges = _the_missing(gaps, found, census) or _joined(gaps)
+        losses = [Loss(first, end, reason) for first, end in ranges]
     if mark is not None and mark.highest > last and mark.floor:
         losses.append(Loss(max(last + 1, mark.floor), mark.highest, reason))
     return losses
 
 
-def _gaps(covered: list[tuple[int, int]], first: int, last: int) -> list[tuple[int, int]]:
-    """Return the ranges from `first` to `last` that nothing covers."""
+def _gaps(serials: Iterable[int], first: int, last: int) -> list[tuple[int, int]]:
+    """Return the ranges from `first` to `last` between ascending serials."""
     gaps = []
-    for begin, end in sorted(covered):
-        if begin > first:
-            gaps.append((first, begin - 1))
-        first = max(first, end + 1)
+    for serial in serials:
+        if serial > first:
+            gaps.append((first, serial - 1))
+        first = max(first, serial + 1)
     if first <= last:
         gaps.append((first, last))
     return gaps
+
+
+def _the_missing(gaps: list[tuple[int, int]], found: Census, census: Census) -> list[tuple[int, int]]:
+    """Tell a few missing rows from those that were removed in good order, by the sum of their hashes."""
+    missing = census.rows - found.rows
+    absent = sum(end - first + 1 for first, end in gaps)
+    if 0 < missing <= FEW and math.comb(absent, missing) <= TRIALS:
+        serials = itertools.chain.from_iterable(range(first, end + 1) for first, end in gaps)
+        for trial in itertools.combinations(serials, missing):
+            if Census.of(trial).digest ^ found.digest == census.digest:
+                return [(serial, serial) for serial in trial]
+    return []
 
 
 def _joined(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:

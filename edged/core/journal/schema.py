@@ -8,7 +8,7 @@ import sqlite3
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE records (
-        serial INTEGER PRIMARY KEY,
+        serial INTEGER NOT NULL,
         kind TEXT NOT NULL,
         way TEXT NOT NULL,
         client TEXT NOT NULL,

@@ -18,7 +18,10 @@ PAGE_BYTES = 512  # by measurement: tools/journal_writes.py --page
 WAL_BYTES = 512 << 10  # a log that is longer is taken over into the file
 WAL_STEP_BYTES = 64 << 10  # by which it is lengthened
 LOCK_SECONDS = 5.0
-_INSERT = f"INSERT INTO records VALUES ({', '.join('?' * len(Row._fields))})"
+_PUT = (
+    f"INSERT OR REPLACE INTO records (rowid, {', '.join(Row._fields)}) "
+    f"VALUES ({', '.join('?' * (1 + len(Row._fields)))})"
+)
 
 
 class DamagedError(Exception):
@@ -71,6 +74,8 @@ class Store:
             self._db.close()
             raise
         self._roll = Roll()
+        self._places = 0  # the highest that was given out
+        self._vacant: list[int] = []  # places whose rows leave in this transaction
         self.highest = 0
         self.bytes_used = self._count_bytes()
 
@@ -84,16 +89,19 @@ class Store:
         [(verdict,), *_] = self._db.execute("PRAGMA integrity_check(1)").fetchall()
         if verdict != "ok":
             raise DamagedError(f"SQLite finds it inconsistent: {verdict}")
-        rows = []
-        for values in self._db.execute("SELECT * FROM records ORDER BY serial"):
+        found = []
+        for place, *values in self._db.execute("SELECT rowid, * FROM records"):
             try:
-                rows.append(Row.verified(values))
+                found.append((Row.verified(values), place))
             except ValueError as error:
                 raise DamagedError(f"row {values[0]}: {error}") from None
-        self._roll = Roll(row.serial for row in rows)
+        found.sort()
+        rows = [row for row, _ in found]
+        self._roll = Roll({row.serial: place for row, place in found})
+        self._places = max((place for _, place in found), default=0)
         if rows:
             self.highest = rows[-1].serial
-            if self._roll.census != Census.unpack(rows[-1].census):
+            if Census.of(row.serial for row in rows) != Census.unpack(rows[-1].census):
                 raise DamagedError("rows are missing, or old ones have come back")
         return rows
 
@@ -108,6 +116,7 @@ class Store:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
+            self._db.executemany("DELETE FROM records WHERE rowid = ?", [(place,) for place in self._vacant])
             self._db.execute("COMMIT")
         except BaseException:
             self._roll.rollback()
@@ -116,6 +125,8 @@ class Store:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
             raise
+        finally:
+            self._vacant = []
         self._roll.commit()
         self.bytes_used = self._count_bytes()
 
@@ -130,24 +141,23 @@ class Store:
         body: bytes,
     ) -> None:
         """Add a row, in a transaction; the last one added must have the highest serial of all."""
-        census = self._roll.add(serial)
-        self._db.execute(_INSERT, Row.seal(serial, kind, key, body_hash, stamp, run, body, census))
-        self.highest = max(self.highest, serial)
+        place = self._place()
+        census = self._roll.add(serial, place)
+        self._put(place, Row.seal(serial, kind, key, body_hash, stamp, run, body, census))
 
     def adopt(self, rows: Iterable[Row]) -> None:
         """Add rows as they lie in another file, oldest first; in a transaction."""
         for row in rows:
-            self._roll.add(row.serial)
-            self._db.execute(_INSERT, row)
-            self.highest = max(self.highest, row.serial)
+            place = self._place()
+            self._roll.add(row.serial, place)
+            self._put(place, row)
 
     def remove(self, serials: Iterable[int]) -> None:
         """Remove rows, before anything is inserted in the same transaction; unknown ones don't matter.
 
         A transaction that removes must insert as well: the newest row holds the census.
         """
-        gone = [(serial,) for serial in serials if self._roll.remove(serial)]
-        self._db.executemany("DELETE FROM records WHERE serial = ?", gone)
+        self._vacant += filter(None, map(self._roll.remove, serials))
 
     @property
     def log_bytes(self) -> int:
@@ -200,6 +210,17 @@ class Store:
         self._wal.close()
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+
+    def _place(self) -> int:
+        """Return a place for a row: of one that leaves, so that fewer pages change than for both apart."""
+        if self._vacant:
+            return self._vacant.pop()
+        self._places += 1
+        return self._places
+
+    def _put(self, place: int, row: Row) -> None:
+        self._db.execute(_PUT, (place, *row))
+        self.highest = max(self.highest, row.serial)
 
     def _count_bytes(self) -> int:
         return (self._number("page_count") - self._number("freelist_count")) * self._page_bytes

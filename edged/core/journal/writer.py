@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -71,7 +72,8 @@ class Writer:
         self._serial = 0  # the highest that was given out
         self._states: list[int] = []  # the journal's own rows
         self._line: list[Write] = []  # what is not settled, in order
-        self._removals: set[int] = set()
+        self._removals: set[int] = set()  # what must go with the next transaction
+        self._leaving: set[int] = set()  # what may give its place to what comes, until the next look
         self._failures = 0
         self._retry_at = 0.0  # of the monotonic clock
         self._remove_at = 0.0  # of the time since the boot
@@ -95,14 +97,13 @@ class Writer:
             self.books.enter(row.serial, cast(Kind, row.kind), row.size, row.moment())
             if marked and row.serial <= marked.acknowledged:
                 self.books.acknowledge(row.serial)
-        waiting = self.books.waiting()
         self._find_what_is_due(at_once=True)
         records = [row.record() for row in kept if row.serial not in self._removals]
         self._commit([])
         return Recovered(
             asks=[record for record in records if record.kind == "ask"],
             answers=[record for record in records if record.kind == "answer"],
-            unacknowledged=waiting,
+            unacknowledged=self.books.waiting(),
             events=[record for record in records if record.kind == "event"],
             losses=list(self.files.losses),
             salt=self._salt,
@@ -115,8 +116,7 @@ class Writer:
         self._removals.update(inbox.forgotten)
         for serial in inbox.acknowledged:
             self.books.acknowledge(serial)
-        settling = bool(inbox.settle)
-        self._find_what_is_due(at_once=settling or inbox.rebound)
+        self._find_what_is_due(at_once=bool(inbox.settle) or inbox.rebound)
         if inbox.rebound:
             self._bound_outbox()
         groups = grouped(self._line)
@@ -127,7 +127,7 @@ class Writer:
             failure = self._commit(group, failure)
         self._line = [write for write in self._line if not write.settled]
         self._write_mark()
-        self._tend(scrub=settling or not (self.books.asks or self.books.answers or self.books.outbox))
+        self._tend(scrub=bool(inbox.settle) or not self.books.floor)
         for done in inbox.settle:
             done(0)
 
@@ -142,24 +142,24 @@ class Writer:
         """Return how long nothing is due; None: until something comes."""
         if self.problem is not None:
             return max(0.0, self._retry_at - time.monotonic())
-        at_rest = not (self.books.answers or self.books.outbox or self.files.unscrubbed)
-        return None if at_rest else REST_SECONDS
+        return REST_SECONDS if self.books.past or self.files.unscrubbed else None
 
     def close(self) -> None:
         """Write what can be written, and close the files."""
         if self._line:
             self._commit(self._line)
         self.files.close()
-        unwritten = sum(not write.settled for write in self._line)
-        if unwritten:
+        if unwritten := sum(not write.settled for write in self._line):
             _log.error("the journal could not be written to the end", unwritten=unwritten)
 
     def _find_what_is_due(self, *, at_once: bool) -> None:
         now = self._clock.now()
         if now.boottime >= self._remove_at or at_once:
             self._remove_at = now.boottime + REMOVAL_SECONDS
-            due = self.books.due(now, self._bounds.keep_results_seconds)
-            self._removals.update(set(due) - {write.serial for write in self._line})
+            due = set(self.books.due(now, self._bounds.keep_results_seconds))
+            due -= {write.serial for write in self._line}
+            self._removals |= due if at_once else due & self._leaving
+            self._leaving = due - self._removals
 
     def _commit(self, writes: list[Write], failure: Exception | None = None) -> Exception | None:
         """Write everything in one transaction and tell who waits; return why not, if it fails.
@@ -198,6 +198,7 @@ class Writer:
             if not write.serial and write.kind == "ask":
                 refused = self._no_room_for(write, promised)
                 if refused is not None:
+                    self._removals |= self._leaving
                     write.settled = True
                     write.done(refused)
                     continue
@@ -229,7 +230,8 @@ class Writer:
         return no_room(used, needed, bound) if used + needed > bound else None
 
     def _transact(self, store: Store, writes: list[Write]) -> None:
-        removals = self._removals | {write.replaces for write in writes if write.replaces is not None}
+        replaced = {write.replaces for write in writes if write.replaces is not None}
+        removals = self._removals | replaced | set(islice(self._leaving, len(writes) - len(replaced)))
         # The newest row has the census of all: where none of these is the newest, the journal adds its own.
         own = not writes or writes[-1].serial < store.highest
         states = self._states
@@ -246,6 +248,7 @@ class Writer:
                 store.insert(self._serial, "state", None, b"", self._clock.now(), self._run, self._salt)
         self._states = states
         self._removals = set()
+        self._leaving -= removals
         self.files.unscrubbed = self.files.unscrubbed or bool(removals)
         for serial in removals:
             self.books.strike(serial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -100,3 +101,9 @@ def key(id_: str, client: str = "alice") -> RecordKey:
 
 async def ask(journal: Journal, id_: str, body: bytes = b"question") -> int:
     return await journal.accept(key(id_), b"h" * 16, body)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -219,6 +219,7 @@ def test_a_flipped_bit_in_a_row_costs_that_row_alone(cases: list[Case], tmp_path
     recovered = check(case, directory)
     read = {r.serial for r in [*recovered.asks, *recovered.answers, *recovered.events]}
     assert case.live - read == {serial}
+    assert [(loss.first, loss.last) for loss in recovered.losses] == [(serial, serial)]
 
 
 def test_what_follows_a_flipped_bit_in_the_log_is_saved(cases: list[Case], tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import resource
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from edged.core.journal import Journal, Loss, Recovered, opening
 from edged.core.journal.books import Books
 from edged.core.journal.store import Store
 from edged.errors import EdgedError, ErrorCode
-from tests.core.journal.conftest import Bench, ask, key
+from tests.core.journal.conftest import Bench, ask, key, until
 
 
 def mount(*arguments: str | Path) -> bool:
@@ -55,12 +54,6 @@ def no_file_grows() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def fill_until_refused(journal: Journal) -> EdgedError:

@@ -9,7 +9,8 @@ import pytest
 
 from edged.core.journal import Drop, Journal, RecordKey
 from edged.errors import EdgedError, ErrorCode
-from tests.core.journal.conftest import Bench, Bounds, ask, key
+from tests.core.journal.conftest import Bench, Bounds, ask, key, until
+from tools import journal_writes
 
 
 async def answered(journal: Journal, id_: str, body: bytes = b"answer") -> int:
@@ -232,6 +233,42 @@ async def test_texts_leave_the_files(bench: Bench) -> None:
         assert [name for name, data in files.items() if text in data] == []
     _, recovered = await bench.crash_and_open()
     assert not recovered.losses
+
+
+async def test_what_nothing_comes_after_leaves_the_files_by_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.core.journal.writer.REST_SECONDS", 0.005)
+    journal, _ = await bench.open()
+    journal.acknowledged(await journal.event(b"a private event"))
+    journal.acknowledged(await answered(journal, "one", b"a confidential answer"))
+
+    def gone() -> bool:
+        bench.time.boottime += 60
+        contents = b"".join(path.read_bytes() for path in bench.directory.iterdir())
+        return b"private" not in contents and b"confidential" not in contents
+
+    assert not gone()
+    await until(gone)
+
+
+async def test_texts_that_give_their_place_to_others_leave_the_file(bench: Bench) -> None:
+    journal, _ = await bench.open()
+    for number in range(60):
+        journal.acknowledged(await answered(journal, str(number), b"answer %02d, " % number * 90))
+        bench.time.boottime += 60
+    _, recovered = await bench.crash_and_open()
+    assert [record.key for record in recovered.answers] == [key(str(number)) for number in range(51, 60)]
+    assert not recovered.losses
+    await bench.close()  # by which all of the log is in the file
+    contents = (bench.directory / "journal.sqlite").read_bytes()
+    assert [number for number in range(40) if b"answer %02d" % number in contents] == []
+
+
+async def test_what_a_lone_request_writes_is_bounded(tmp_path: Path) -> None:
+    """A card wears out by it: what a device gets is about twice this (docs/adr/0018)."""
+    written = await journal_writes.measure(tmp_path, None, journal_writes.SCENARIOS[0], 250)
+    assert written.handed_over < 9.5
 
 
 async def test_five_thousand_records_come_back_in_order(bench: Bench) -> None:
