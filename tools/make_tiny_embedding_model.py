@@ -47,10 +47,10 @@ class Weights:
         self._writer = writer
         self._random = np.random.RandomState(seed)  # its stream is frozen across numpy's versions
 
-    def matrix(self, name: str, rows: int, columns: int) -> None:
-        """Add a matrix of half precision."""
+    def matrix(self, name: str, rows: int, columns: int, *, half: bool = True) -> None:
+        """Add a matrix, of half or single precision."""
         values = self._random.standard_normal((rows, columns)) / np.sqrt(columns)
-        self._add(f"{name}.weight", np.asarray(values, dtype=np.float16))
+        self._add(f"{name}.weight", np.asarray(values, dtype=np.float16 if half else np.float32))
 
     def norm(self, name: str, *, bias: bool) -> None:
         """Add the scale of a normalisation, and perhaps its bias."""
@@ -108,8 +108,8 @@ def _add_encoder(writer: gguf.GGUFWriter, weights: Weights) -> None:
     writer.add_causal_attention(False)
     writer.add_layer_norm_eps(1e-12)
     writer.add_token_type_count(2)
-    weights.matrix("token_types", 2, WIDTH)
-    weights.matrix("position_embd", CONTEXT_LENGTH, WIDTH)
+    weights.matrix("token_types", 2, WIDTH, half=False)
+    weights.matrix("position_embd", CONTEXT_LENGTH, WIDTH, half=False)
     weights.norm("token_embd_norm", bias=True)
     for layer in range(LAYERS):
         for part, rows, columns in (

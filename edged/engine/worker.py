@@ -25,6 +25,8 @@ from edged.engine.messages import (
     STACKS_SIGNAL,
     Cancel,
     Decoder,
+    Detokenize,
+    Embed,
     Generate,
     Heartbeat,
     Load,
@@ -36,14 +38,18 @@ from edged.engine.messages import (
     ProtocolError,
     Ready,
     Refused,
+    Render,
+    Tokenize,
     encode,
 )
 from edged.errors import EdgedError
 
 if TYPE_CHECKING:
+    from edged.engine.embedder import Embedder
     from edged.engine.llama import Context, Model, Vocabulary
     from edged.engine.prompt import PromptBuilder
     from edged.engine.scheduler import Scheduler
+    from edged.engine.texts import Texts
 
 HEARTBEAT_SECONDS = 5.0
 WARM_UP_TOKENS = 64
@@ -103,21 +109,39 @@ class Channel:
 
 
 class Worker:
-    """Serves the daemon's messages with a loaded model."""
+    """Serves the daemon's messages with a loaded model.
+
+    Args:
+        channel: to the daemon.
+        vocabulary: the model's tokens.
+        prompts: makes prompts.
+        texts: answers questions about texts.
+        embedder: computes embeddings.
+        scheduler: computes answers; None where the model can't.
+    """
 
     def __init__(
-        self, channel: Channel, vocabulary: Vocabulary, prompts: PromptBuilder, scheduler: Scheduler
+        self,
+        channel: Channel,
+        vocabulary: Vocabulary,
+        prompts: PromptBuilder,
+        *,
+        texts: Texts,
+        embedder: Embedder,
+        scheduler: Scheduler | None,
     ) -> None:
         self._channel = channel
         self._vocabulary = vocabulary
         self._prompts = prompts
+        self._texts = texts
+        self._embedder = embedder
         self._scheduler = scheduler
-        channel.on_cancel = scheduler.interrupt
+        channel.on_cancel = self._interrupt
 
     def serve(self) -> None:
         """Compute until the daemon closes the channel.
 
-        Messages come before the next step; but of prompts to prepare, which take their time, one a step.
+        Messages come before the next step; but of those about texts, which take their time, one a step.
         """
         while True:
             try:
@@ -128,9 +152,9 @@ class Worker:
                 if message is None:
                     return
                 self._handle(message)
-                if not isinstance(message, Prepare):
+                if not isinstance(message, Prepare | Tokenize | Detokenize | Render | Embed):
                     continue
-            self._channel.send(self._scheduler.step() if self._scheduler.has_work else Heartbeat())
+            self._step()
 
     def _next(self) -> Message | None:
         """Return a message; wait for one only when there is nothing to compute.
@@ -138,23 +162,54 @@ class Worker:
         Raises:
             queue.Empty: there is none now.
         """
-        if self._scheduler.has_work:
+        if self._generates or self._embedder.has_work:
             return self._channel.inbox.get_nowait()
         return self._channel.inbox.get(timeout=HEARTBEAT_SECONDS)
+
+    @property
+    def _generates(self) -> bool:
+        return self._scheduler is not None and self._scheduler.has_work
+
+    def _step(self) -> None:
+        """Compute a step of the answers and a pass of the embeddings, and say at least that it lives."""
+        if generates := self._generates:
+            assert self._scheduler is not None
+            self._channel.send(self._scheduler.step())
+        embedded = self._embedder.step(others_wait=generates) if self._embedder.has_work else []
+        for message in embedded:
+            self._channel.send(message)
+        if not generates and not embedded:
+            self._channel.send(Heartbeat())
+
+    def _interrupt(self, request: int) -> None:
+        self._embedder.interrupt(request)
+        if self._scheduler is not None:
+            self._scheduler.interrupt(request)
 
     def _handle(self, message: Message) -> None:
         match message:
             case Prepare():
                 self._channel.send(self._prepare(message))
-            case Generate():
-                self._generate(message)
+            case Tokenize() | Detokenize() | Render():
+                self._channel.send(self._texts.answer(message))
+            case Embed():
+                if refusal := self._embedder.add(message):
+                    self._channel.send(refusal)
+            case Generate() if self._scheduler is not None:
+                self._generate(message, self._scheduler)
             case Cancel():
-                self._scheduler.cancel(message.request)
+                self._embedder.cancel(message.request)
+                if self._scheduler is not None:
+                    self._scheduler.cancel(message.request)
             case _:
                 log("warning", "unexpected message", name=type(message).__name__)
 
     def _prepare(self, message: Prepare) -> Message:
+        from edged.engine.texts import no_text
+
         try:
+            if self._scheduler is None:
+                raise no_text()
             if message.raw is not None:
                 tokens = self._prompts.raw(message.raw)
             else:
@@ -163,7 +218,7 @@ class Worker:
             return Refused(message.request, error.code, error.message)
         return Prepared(message.request, tokens, 0)
 
-    def _generate(self, message: Generate) -> None:
+    def _generate(self, message: Generate, scheduler: Scheduler) -> None:
         from edged.engine.assembler import Assembler
         from edged.engine.llama import Sampler, SamplingParams
         from edged.engine.sequence import Sequence
@@ -174,7 +229,7 @@ class Worker:
         for token in message.produced:  # their text was shown in an earlier life
             sampler.accept(token)
             assembler.feed(token, self._vocabulary.piece(token))
-        self._scheduler.add(
+        scheduler.add(
             Sequence(
                 request=message.request,
                 tokens=[*message.prompt, *message.produced],
@@ -204,9 +259,17 @@ def warm_up(context: Context, vocabulary: Vocabulary) -> float:
     return seconds / WARM_UP_TOKENS
 
 
-def open_model(stack: ExitStack, load: Load, channel: Channel) -> tuple[Model, Context]:
-    """Load the weights and make the context, telling the daemon how far it is."""
+def open_model(stack: ExitStack, load: Load, channel: Channel) -> tuple[Model, Context | None]:
+    """Load the weights, telling the daemon how far it is, and make the context for answers.
+
+    Returns:
+        The model, and the context; None where the model can't generate.
+
+    Raises:
+        LlamaError: the library can't load it.
+    """
     from edged.engine import llama
+    from edged.engine.llama.embedding import goes_on
 
     stack.enter_context(llama.library(lambda level, line: log(level, line, source="llama.cpp")))
     told = 0.0
@@ -221,31 +284,53 @@ def open_model(stack: ExitStack, load: Load, channel: Channel) -> tuple[Model, C
         llama.Model(Path(load.path), use_extra_bufts=load.repack, on_progress=progress)
     )
     if not model.has_decoder:
-        raise llama.LlamaError("this model can't generate text (it has no decoder)")
-    context = stack.enter_context(
-        llama.Context(
-            model,
-            context=load.context,
-            sequences=load.sequences,
-            batch_tokens=load.batch_tokens,
-            ubatch_tokens=load.ubatch_tokens,
-            threads=load.threads,
-            threads_batch=load.threads_batch,
-            kv_type=load.kv_type,
-            flash_attention=load.flash_attention,
-        )
+        return model, None
+    context = llama.Context(
+        model,
+        context=load.context,
+        sequences=load.sequences,
+        batch_tokens=load.batch_tokens,
+        ubatch_tokens=load.ubatch_tokens,
+        threads=load.threads,
+        threads_batch=load.threads_batch,
+        kv_type=load.kv_type,
+        flash_attention=load.flash_attention,
     )
-    return model, context
+    if goes_on(context):
+        return model, stack.enter_context(context)
+    with context:
+        return model, None
+
+
+def open_scheduler(context: Context, load: Load, vocabulary: Vocabulary) -> Scheduler:
+    """Warm the kernels up and return what computes answers."""
+    from edged.engine.pace import Pace
+    from edged.engine.runner import LlamaRunner
+    from edged.engine.scheduler import Scheduler
+
+    token_seconds = warm_up(context, vocabulary)
+    pace = Pace(
+        step_seconds=load.step_milliseconds / 1000,
+        most_tokens=load.batch_tokens,
+        token_seconds=token_seconds,
+    )
+    return Scheduler(
+        LlamaRunner(vocabulary, context),
+        pace,
+        slots=load.sequences,
+        context=context.context,
+        deterministic=load.deterministic,
+    )
 
 
 def run(channel: Channel, load: Load) -> None:
     """Load the model, say so, and serve."""
+    from edged.engine.embedder import open_embedder
     from edged.engine.llama import LlamaError
-    from edged.engine.pace import Pace
+    from edged.engine.llama.embedding import dimensions_of, pooling_of
     from edged.engine.prompt import PromptBuilder
-    from edged.engine.runner import LlamaRunner
-    from edged.engine.scheduler import Scheduler
     from edged.engine.template import PLAIN_STOPS, PLAIN_TEMPLATE, ChatTemplate
+    from edged.engine.texts import Texts
 
     started = time.monotonic()
     with ExitStack() as stack:
@@ -259,36 +344,32 @@ def run(channel: Channel, load: Load) -> None:
                 eos_text=vocabulary.text(vocabulary.eos) if vocabulary.eos is not None else "",
             )
             prompts = PromptBuilder(vocabulary, template)
-            token_seconds = warm_up(context, vocabulary)
+            embedder = open_embedder(stack, load, model, prompts, generates=context is not None)
+            scheduler = open_scheduler(context, load, vocabulary) if context is not None else None
         except (LlamaError, EdgedError) as error:
             channel.send(LoadFailed(str(error)))
             return
-        pace = Pace(
-            step_seconds=load.step_milliseconds / 1000,
-            most_tokens=load.batch_tokens,
-            token_seconds=token_seconds,
-        )
-        scheduler = Scheduler(
-            LlamaRunner(vocabulary, context),
-            pace,
-            slots=load.sequences,
-            context=context.context,
-            deterministic=load.deterministic,
-        )
         channel.send(
             Ready(
-                context=context.context,
+                context=context.context if context is not None else load.context,
                 template="model" if source else "plain",
                 stops=[] if source else list(PLAIN_STOPS),
                 n_tokens=vocabulary.n_tokens,
                 load_seconds=time.monotonic() - started,
                 prefix_reuse="anywhere",
-                generates=True,
-                pooling=None,
-                dimensions=0,
+                generates=scheduler is not None,
+                pooling=pooling_of(model),
+                dimensions=dimensions_of(model),
             )
         )
-        Worker(channel, vocabulary, prompts, scheduler).serve()
+        Worker(
+            channel,
+            vocabulary,
+            prompts,
+            texts=Texts(vocabulary, prompts, template if scheduler is not None else None),
+            embedder=embedder,
+            scheduler=scheduler,
+        ).serve()
 
 
 def main() -> None:
