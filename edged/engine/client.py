@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
+from edged.engine.embeddings import Embedding, Embeddings
 from edged.engine.generation import Generation
 from edged.engine.messages import (
     Cancel,
     Delta,
+    Detokenize,
+    Embedded,
     Generate,
     Load,
     Message,
@@ -22,9 +24,14 @@ from edged.engine.messages import (
     Prepared,
     Ready,
     Refused,
+    Render,
+    Said,
     Step,
+    Tokenize,
+    Tokenized,
 )
 from edged.engine.process import COMMAND
+from edged.engine.questions import Answer, Question, Questions
 from edged.engine.supervisor import State, Supervisor
 from edged.errors import EdgedError, ErrorCode
 
@@ -34,13 +41,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 MOST_DEATHS = 2  # a request that was running at so many is taken for the cause
-
-
-@dataclass(slots=True, eq=False)
-class _Preparation:
-    message: Prepare
-    answer: asyncio.Future[list[int]] = field(default_factory=asyncio.Future)
-    deaths: int = 0
 
 
 class Engine:
@@ -72,10 +72,6 @@ class Engine:
         self.context = self.n_tokens = 0
         self.on_change: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
-        self._preparations: dict[int, _Preparation] = {}
-        self._preparing: int | None = (
-            None  # the one that the engine has: a hung-up client's next one costs nothing
-        )
         self._key = ""
         self._generations: dict[int, Generation] = {}
         self._held = False  # nothing new is to be begun
@@ -87,6 +83,8 @@ class Engine:
             stall_seconds=stall_seconds,
             command=command,
         )
+        self._questions = Questions(self.supervisor.send, most_deaths=MOST_DEATHS)
+        self._embeddings = Embeddings(self.supervisor.send, most_deaths=MOST_DEATHS)
 
     @property
     def state(self) -> State:
@@ -115,21 +113,69 @@ class Engine:
         Raises:
             EdgedError: `invalid` (the template refuses it), `engine_crashed` or `model_unavailable`.
         """
+        answer = await self._ask(Prepare(next(self._numbers), messages, raw))
+        assert isinstance(answer, Prepared)
+        return answer.tokens
+
+    async def tokenize(
+        self, text: str, *, add_special: bool, parse_special: bool, with_pieces: bool
+    ) -> tuple[list[int], list[bytes] | None]:
+        """Return the tokens of a text and, if wanted, the bytes that each stands for.
+
+        Args:
+            text: what to split.
+            add_special: put around it what the model wants there.
+            parse_special: read the texts of control tokens as those tokens.
+            with_pieces: return the bytes, too.
+
+        Raises:
+            EdgedError: `invalid`, `engine_crashed` or `model_unavailable`.
+        """
         number = next(self._numbers)
-        preparation = _Preparation(Prepare(number, messages, raw))
-        self.wake()
+        answer = await self._ask(Tokenize(number, text, add_special, parse_special, with_pieces))
+        assert isinstance(answer, Tokenized)
+        pieces = None if answer.pieces is None else [piece.encode("latin-1") for piece in answer.pieces]
+        return answer.tokens, pieces
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; what is not whole UTF-8 is shown with U+FFFD.
+
+        Raises:
+            EdgedError: `invalid` (the model has no such token), `engine_crashed` or `model_unavailable`.
+        """
+        answer = await self._ask(Detokenize(next(self._numbers), list(tokens)))
+        assert isinstance(answer, Said)
+        return answer.text
+
+    async def render(self, messages: list[dict[str, str]]) -> str:
+        """Return a conversation put through the chat template.
+
+        Raises:
+            EdgedError: `invalid` (the template refuses it), `not_allowed` (the model does not generate),
+                `engine_crashed` or `model_unavailable`.
+        """
+        answer = await self._ask(Render(next(self._numbers), messages))
+        assert isinstance(answer, Said)
+        return answer.text
+
+    async def embed(self, texts: Sequence[str], on_begin: Callable[[], None]) -> list[Embedding]:
+        """Return the embedding of each text; who is cancelled meanwhile cancels it in the engine.
+
+        Args:
+            texts: one or more.
+            on_begin: called when the engine has them.
+
+        Raises:
+            EdgedError: `prompt_too_long`, `not_allowed` (the model isn't made for it), `low_memory`,
+                `engine_crashed` or `model_unavailable`.
+        """
         self._expect_answer()
-        self._preparations[number] = preparation
-        self._send_preparation()
-        try:
-            return await preparation.answer
-        finally:
-            self._preparations.pop(number, None)
+        number = next(self._numbers)
+        return await self._embeddings.embed(number, texts, on_begin, engine_serves=self._serves)
 
     def generate(self, generation: Generation) -> None:
         """Begin to compute an answer, or do so as soon as the engine is ready."""
         generation.number = next(self._numbers)
-        self.wake()
         self._expect_answer()
         self._generations[generation.number] = generation
         if self._serves:
@@ -200,10 +246,15 @@ class Engine:
                         generation.watcher.on_reading(done)
                 for delta in message.deltas:
                     self._on_delta(delta)
-            case Prepared():
-                self._prepared(message.request, message.tokens)
+            case Prepared() | Tokenized() | Said():
+                self._questions.settle(message.request, message)
+            case Embedded():
+                if self._embeddings.take(message):
+                    self.supervisor.forgive()
             case Refused():
-                self._prepared(message.request, EdgedError(ErrorCode(message.code), message.message))
+                error = EdgedError(ErrorCode(message.code), message.message)
+                if not self._embeddings.refuse(message.request, error):
+                    self._questions.settle(message.request, error)
             case _:
                 _log.warning("unexpected message from the engine", name=type(message).__name__)
 
@@ -212,8 +263,7 @@ class Engine:
         assert self.plan is not None
         self.ready = ready
         self.context, self.n_tokens = ready.context, ready.n_tokens
-        self._preparing = None
-        self._send_preparation()
+        self._questions.begin()
         before, self._key = self._key, self.plan.key
         if before not in ("", self._key):
             self._fail_all(
@@ -223,6 +273,7 @@ class Engine:
             )
         for generation in list(self._generations.values()):
             self._send_generation(generation)
+        self._embeddings.begin()
         if self._trial is not None and not self._trial.done():
             self._trial.set_result(None)
         self.on_change()
@@ -241,12 +292,8 @@ class Engine:
             f"the engine died {MOST_DEATHS} times while it worked on this request (last: {reason}); "
             "the log says more",
         )
-        preparation = self._preparations.get(self._preparing or 0)
-        self._preparing = None
-        if preparation is not None and not blameless:
-            preparation.deaths += 1
-            if preparation.deaths >= MOST_DEATHS:
-                _settle(preparation.answer, error)
+        self._questions.on_death(error, blameless=blameless)
+        self._embeddings.on_death(error, blameless=blameless)
         for generation in list(self._generations.values()):
             generation.deaths += generation.at_engine and not blameless
             generation.at_engine = False
@@ -262,14 +309,17 @@ class Engine:
         if self._trial is not None:
             self._fail_trial(error)
             return
-        for preparation in list(self._preparations.values()):
-            _settle(preparation.answer, error)
+        self._questions.fail(error)
         self._fail_all(error)
         self.on_change()
 
     def is_waiting(self) -> bool:
         """Say whether the engine owes an answer."""
-        return self._preparing is not None or any(one.at_engine for one in self._generations.values())
+        return (
+            self._questions.at_engine
+            or self._embeddings.at_engine
+            or any(one.at_engine for one in self._generations.values())
+        )
 
     # --- the rest ---
 
@@ -286,20 +336,13 @@ class Engine:
         return self.plan.remember_repack_fault()
 
     def _expect_answer(self) -> None:
+        self.wake()
         if not self.is_waiting():
             self.supervisor.expect_answer()
 
-    def _send_preparation(self) -> None:
-        """Send the next prompt to prepare, if the engine has none."""
-        if self._serves and self._preparing is None and self._preparations:
-            self._preparing, preparation = next(iter(self._preparations.items()))
-            self.supervisor.send(preparation.message)
-
-    def _prepared(self, number: int, outcome: list[int] | EdgedError) -> None:
-        if preparation := self._preparations.pop(number, None):
-            _settle(preparation.answer, outcome)
-        self._preparing = None
-        self._send_preparation()
+    async def _ask(self, question: Question) -> Answer:
+        self._expect_answer()
+        return await self._questions.ask(question, engine_serves=self._serves)
 
     def _send_generation(self, generation: Generation) -> None:
         assert self.ready is not None
@@ -343,6 +386,7 @@ class Engine:
         self._on_delta(Delta(generation.number, [], "", [], "cancelled"))
 
     def _fail_all(self, error: EdgedError) -> None:
+        self._embeddings.fail(error)
         for generation in list(self._generations.values()):
             if generation.cancelled:
                 self._end_cancelled(generation)
@@ -352,12 +396,3 @@ class Engine:
     def _fail(self, generation: Generation, error: EdgedError) -> None:
         del self._generations[generation.number]
         generation.watcher.on_failed(error)
-
-
-def _settle(answer: asyncio.Future[list[int]], outcome: list[int] | EdgedError) -> None:
-    if answer.done():
-        return
-    if isinstance(outcome, EdgedError):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)
