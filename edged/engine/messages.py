@@ -192,7 +192,7 @@ class Tune:
 
 @dataclass(frozen=True, slots=True)
 class Trim:
-    """Forget idle prefixes until they take no more than so many bytes, and give freed memory back."""
+    """Keep no more than so many bytes of idle prefixes from now on, and give freed memory back."""
 
     prefix_bytes: int
 

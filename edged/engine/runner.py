@@ -16,9 +16,6 @@ class Runner(Protocol):
     def decode(self, runs: Many[Run]) -> tuple[DecodeStatus, list[int]]:
         """Compute a batch; return its status and each run's row of logits."""
 
-    def cut(self, slot: int, length: int) -> None:
-        """Forget a slot's cells from position `length` on."""
-
     def draw(self, sequence: Sequence, row: int) -> int:
         """Draw the next token of a sequence by a row's logits."""
 
@@ -37,6 +34,9 @@ class Runner(Protocol):
     def clear_abort(self) -> None:
         """Take `abort` back."""
 
+    def set_threads(self, threads: int, threads_batch: int) -> None:
+        """Compute with so many threads from the next batch on."""
+
 
 class LlamaRunner:
     """The real model behind the `Runner` interface."""
@@ -45,7 +45,7 @@ class LlamaRunner:
         self._vocabulary = vocabulary
         self._context = context
         self.decode = context.decode
-        self.cut = context.cut
+        self.set_threads = context.set_threads
         self.abort = context.abort
         self.clear_abort = context.clear_abort
         self.piece = vocabulary.piece

@@ -1,8 +1,8 @@
 """Continuous batching: which tokens of which requests the next decode computes.
 
-A step is plan → decode → draw. Every running sequence has its own stream of the KV
-cache (a slot). There are no phases of prefill and decode: a sequence has tokens, and
-a count of those that are computed; a step gives it a run of the rest.
+A step is join → plan → decode → draw. Every running sequence has its own stream of
+the KV cache. There are no phases of prefill and decode: a sequence has tokens, and a
+count of those that are computed; a step gives it a run of the rest.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 from edged.engine.assembler import NOTHING_SHOWN, Shown
 from edged.engine.llama import DecodeStatus, LlamaError, Run
-from edged.engine.messages import Delta, FinishReason, Reading, Step
+from edged.engine.messages import Delta, FinishReason, Prefixes, Reading, Step
 from edged.engine.pace import Pace, Piece
+from edged.engine.reuse import FIXED_PIECE
 from edged.engine.runner import Runner
 from edged.engine.sequence import Sequence
+from edged.engine.streams import Streams
 
-# Pieces of a prompt in deterministic mode end at multiples of this: where they are cut changes the text.
-FIXED_PIECE = 64
 # A step that would go on for longer than this is aborted for one cancelled request among others.
 LONG_REST_SECONDS = 0.1
 
@@ -33,7 +33,7 @@ class Scheduler:
     Args:
         runner: what computes.
         pace: how many prompt tokens a step reads.
-        slots: streams of the KV cache.
+        streams: those of the KV cache.
         context: cells of one stream.
         deterministic: compute each sequence alone, its prompt in fixed pieces and its answer token by
             token (a resumed one's too), so that its text depends on nothing else.
@@ -44,18 +44,18 @@ class Scheduler:
         self,
         runner: Runner,
         pace: Pace,
+        streams: Streams,
         *,
-        slots: int,
         context: int,
         deterministic: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runner = runner
         self._pace = pace
+        self._streams = streams
         self._context = context
         self._deterministic = deterministic
         self._clock = clock
-        self._free = list(reversed(range(slots)))
         self._waiting: deque[Sequence] = deque()
         self._running: deque[Sequence] = deque()
         self._flight_lock = threading.Lock()
@@ -70,8 +70,13 @@ class Scheduler:
         """Say whether a step would do anything."""
         return bool(self._waiting or self._running)
 
+    @property
+    def prefixes(self) -> Prefixes:
+        """Return the state of the prefix cache."""
+        return self._streams.prefixes
+
     def add(self, sequence: Sequence) -> None:
-        """Let a sequence join at the next step that has a slot for it."""
+        """Let a sequence join at the next step that has a stream for it."""
         self._waiting.append(sequence)
 
     def cancel(self, request: int) -> None:
@@ -79,6 +84,30 @@ class Scheduler:
         for sequence in (*self._waiting, *self._running):
             if sequence.request == request:
                 sequence.cancelled = True
+
+    def put_back(self, request: int) -> bool:
+        """Take a sequence out without ending it; say whether it was there, and is not about to end."""
+        for sequence in (*self._waiting, *self._running):
+            if sequence.request == request and not sequence.cancelled:
+                self._leave(sequence)
+                return True
+        return False
+
+    def shrink(self, prefix_bytes: int) -> None:
+        """Let states that are kept for later prompts take no more than so many bytes from now on."""
+        self._streams.shrink(prefix_bytes)
+
+    def tune(self, threads: int, threads_batch: int) -> None:
+        """Compute with so many threads from the next step on."""
+        self._runner.set_threads(threads, threads_batch)
+
+    def check(self) -> None:
+        """Make sure that the KV cache holds what it should, between steps; cheap.
+
+        Raises:
+            LlamaError: it does not; no sequence can be relied on any more.
+        """
+        self._streams.check()
 
     def interrupt(self, request: int) -> None:
         """Stop the decode that runs now if a cancelled request makes it worthless; from any thread.
@@ -105,11 +134,7 @@ class Scheduler:
             LlamaError: the model failed; no sequence can be relied on any more.
         """
         deltas = self._leave_cancelled()
-        while self._waiting and self._free:
-            sequence = self._waiting.popleft()
-            sequence.slot = self._free.pop()
-            sequence.due = self._tokens_read + sequence.unread
-            self._running.append(sequence)
+        self._join()
         plan = self._plan()
         if not plan:
             return Step(deltas, [])
@@ -119,11 +144,32 @@ class Scheduler:
         reading = []
         for (sequence, run), row in zip(plan, rows, strict=True):
             if sequence.computed < sequence.prompt_length:
-                reading.append(Reading(sequence.request, sequence.computed + len(run.tokens), 0))
+                done = sequence.computed + len(run.tokens)
+                reading.append(Reading(sequence.request, done, sequence.cached))
             sequence.computed += len(run.tokens)
+            if sequence.computed in sequence.marks:
+                self._streams.reached(sequence)
             if run.wants_logits:
                 deltas.append(self._draw(sequence, row))
         return Step(deltas, reading)
+
+    # --- join ---
+
+    def _join(self) -> None:
+        """Give streams to those that wait, but for those that wait for what another is reading."""
+        for sequence in list(self._waiting):
+            if not self._streams.has_idle:
+                return
+            if sequence.is_following:
+                continue
+            found = self._streams.find(sequence)
+            if meeting := self._streams.leader(sequence, found):
+                self._streams.follow(sequence, *meeting)
+                continue
+            self._waiting.remove(sequence)
+            self._streams.claim(sequence, found)
+            sequence.due = self._tokens_read + sequence.unread
+            self._running.append(sequence)
 
     # --- plan ---
 
@@ -142,7 +188,7 @@ class Scheduler:
         if not self._reads:
             return [(s, self._run(s, 1)) for s in streams]
         readers.sort(key=lambda s: s.due)
-        unread = [Piece(s.unread, s.computed) for s in readers]
+        unread = [Piece(s.readable, s.computed) for s in readers]
         pieces = self._pace.pieces(unread, beside_streams=bool(streams))
         return [(s, self._run(s, piece.tokens)) for s, piece in zip(readers, pieces, strict=False)]
 
@@ -174,8 +220,8 @@ class Scheduler:
             self._flight = []
         self._was_aborted = status is DecodeStatus.ABORTED
         if self._was_aborted:
-            for sequence, run in plan:
-                self._runner.cut(run.slot, sequence.computed)
+            for sequence, _ in plan:
+                self._streams.roll_back(sequence)
             return None
         if status is DecodeStatus.FULL:
             raise LlamaError(f"no cells left for {[(s.request, s.computed) for s, _ in plan]}")
@@ -225,7 +271,4 @@ class Scheduler:
             self._waiting.remove(sequence)
             return
         self._running.remove(sequence)
-        self._runner.cut(sequence.slot, 0)
-        self._free.append(sequence.slot)
-        self._free.sort(reverse=True)  # the lowest is taken first: neighbours are computed in one pass
-        sequence.slot = None
+        self._streams.release(sequence)

@@ -29,22 +29,29 @@ from edged.engine.messages import (
     Embed,
     Generate,
     Heartbeat,
+    Left,
     Load,
     LoadFailed,
     Loading,
     Message,
+    Prefixes,
     Prepare,
     Prepared,
     ProtocolError,
+    PutBack,
     Ready,
     Refused,
     Render,
     Tokenize,
+    Trim,
+    Tune,
     encode,
 )
+from edged.engine.reclaim import leave_mapped, trim_heap
 from edged.errors import EdgedError
 
 if TYPE_CHECKING:
+    from edged.engine.boundary import Boundaries
     from edged.engine.embedder import Embedder
     from edged.engine.llama import Context, Model, Vocabulary
     from edged.engine.prompt import PromptBuilder
@@ -115,6 +122,7 @@ class Worker:
         channel: to the daemon.
         vocabulary: the model's tokens.
         prompts: makes prompts.
+        boundaries: finds the ends of their system texts.
         texts: answers questions about texts.
         embedder: computes embeddings.
         scheduler: computes answers; None where the model can't.
@@ -125,6 +133,7 @@ class Worker:
         channel: Channel,
         vocabulary: Vocabulary,
         prompts: PromptBuilder,
+        boundaries: Boundaries,
         *,
         texts: Texts,
         embedder: Embedder,
@@ -133,9 +142,13 @@ class Worker:
         self._channel = channel
         self._vocabulary = vocabulary
         self._prompts = prompts
+        self._boundaries = boundaries
         self._texts = texts
         self._embedder = embedder
         self._scheduler = scheduler
+        self._prefixes = scheduler.prefixes if scheduler is not None else None  # as the daemon knows them
+        self._pause_seconds = 0.0
+        self._rests_until = 0.0  # by the monotonic clock; the next step comes then
         channel.on_cancel = self._interrupt
 
     def serve(self) -> None:
@@ -154,16 +167,20 @@ class Worker:
                 self._handle(message)
                 if not isinstance(message, Prepare | Tokenize | Detokenize | Render | Embed):
                     continue
-            self._step()
+            if self._rest() <= 0:
+                self._step()
+
+    def _rest(self) -> float:
+        return self._rests_until - time.monotonic()
 
     def _next(self) -> Message | None:
-        """Return a message; wait for one only when there is nothing to compute.
+        """Return a message; wait for one only while there is nothing to compute, or a pause to keep.
 
         Raises:
             queue.Empty: there is none now.
         """
         if self._generates or self._embedder.has_work:
-            return self._channel.inbox.get_nowait()
+            return self._channel.inbox.get(timeout=max(0.0, self._rest()))
         return self._channel.inbox.get(timeout=HEARTBEAT_SECONDS)
 
     @property
@@ -175,11 +192,20 @@ class Worker:
         if generates := self._generates:
             assert self._scheduler is not None
             self._channel.send(self._scheduler.step())
+            self._tell_prefixes(self._scheduler.prefixes)
         embedded = self._embedder.step(others_wait=generates) if self._embedder.has_work else []
         for message in embedded:
             self._channel.send(message)
         if not generates and not embedded:
+            if self._scheduler is not None:
+                self._scheduler.check()
             self._channel.send(Heartbeat())
+        self._rests_until = time.monotonic() + self._pause_seconds
+
+    def _tell_prefixes(self, prefixes: Prefixes) -> None:
+        if prefixes != self._prefixes:
+            self._prefixes = prefixes
+            self._channel.send(prefixes)
 
     def _interrupt(self, request: int) -> None:
         self._embedder.interrupt(request)
@@ -201,6 +227,16 @@ class Worker:
                 self._embedder.cancel(message.request)
                 if self._scheduler is not None:
                     self._scheduler.cancel(message.request)
+            case PutBack() if self._scheduler is not None:
+                if self._scheduler.put_back(message.request):
+                    self._channel.send(Left(message.request))
+            case Tune() if self._scheduler is not None:
+                self._scheduler.tune(message.threads, message.threads_batch)
+                self._pause_seconds = message.pause_milliseconds / 1000
+            case Trim() if self._scheduler is not None:
+                self._scheduler.shrink(message.prefix_bytes)
+                trim_heap()
+                self._tell_prefixes(self._scheduler.prefixes)
             case _:
                 log("warning", "unexpected message", name=type(message).__name__)
 
@@ -211,12 +247,12 @@ class Worker:
             if self._scheduler is None:
                 raise no_text()
             if message.raw is not None:
-                tokens = self._prompts.raw(message.raw)
-            else:
-                tokens = self._prompts.build(message.messages or [])
+                return Prepared(message.request, self._prompts.raw(message.raw), 0)
+            messages = message.messages or []
+            tokens = self._prompts.build(messages)
+            return Prepared(message.request, tokens, self._boundaries.find(messages, tokens))
         except EdgedError as error:
             return Refused(message.request, error.code, error.message)
-        return Prepared(message.request, tokens, 0)
 
     def _generate(self, message: Generate, scheduler: Scheduler) -> None:
         from edged.engine.assembler import Assembler
@@ -238,6 +274,7 @@ class Worker:
                 assembler=assembler,
                 max_tokens=message.max_tokens,
                 top_logprobs=message.top_logprobs,
+                boundary=message.boundary,
             )
         )
 
@@ -283,6 +320,8 @@ def open_model(stack: ExitStack, load: Load, channel: Channel) -> tuple[Model, C
     model = stack.enter_context(
         llama.Model(Path(load.path), use_extra_bufts=load.repack, on_progress=progress)
     )
+    leave_mapped(Path(load.path))  # most of it has a repacked copy, the rest comes back by the warm-up
+    trim_heap()  # of what the file's metadata took
     if not model.has_decoder:
         return model, None
     context = llama.Context(
@@ -305,8 +344,11 @@ def open_model(stack: ExitStack, load: Load, channel: Channel) -> tuple[Model, C
 def open_scheduler(context: Context, load: Load, vocabulary: Vocabulary) -> Scheduler:
     """Warm the kernels up and return what computes answers."""
     from edged.engine.pace import Pace
+    from edged.engine.prefixes import PrefixStore
+    from edged.engine.reuse import Reuse
     from edged.engine.runner import LlamaRunner
     from edged.engine.scheduler import Scheduler
+    from edged.engine.streams import Streams
 
     token_seconds = warm_up(context, vocabulary)
     pace = Pace(
@@ -314,10 +356,12 @@ def open_scheduler(context: Context, load: Load, vocabulary: Vocabulary) -> Sche
         most_tokens=load.batch_tokens,
         token_seconds=token_seconds,
     )
+    reuse = Reuse(context.cutting, load.deterministic)
+    store = PrefixStore(load.prefix_bytes, context.cutting)
     return Scheduler(
         LlamaRunner(vocabulary, context),
         pace,
-        slots=load.sequences,
+        Streams(context, load.sequences, reuse, store),
         context=context.context,
         deterministic=load.deterministic,
     )
@@ -325,6 +369,7 @@ def open_scheduler(context: Context, load: Load, vocabulary: Vocabulary) -> Sche
 
 def run(channel: Channel, load: Load) -> None:
     """Load the model, say so, and serve."""
+    from edged.engine.boundary import Boundaries
     from edged.engine.embedder import open_embedder
     from edged.engine.llama import LlamaError
     from edged.engine.llama.embedding import dimensions_of, pooling_of
@@ -356,7 +401,7 @@ def run(channel: Channel, load: Load) -> None:
                 stops=[] if source else list(PLAIN_STOPS),
                 n_tokens=vocabulary.n_tokens,
                 load_seconds=time.monotonic() - started,
-                prefix_reuse="anywhere",
+                prefix_reuse=context.cutting if context is not None else "whole",
                 generates=scheduler is not None,
                 pooling=pooling_of(model),
                 dimensions=dimensions_of(model),
@@ -366,6 +411,7 @@ def run(channel: Channel, load: Load) -> None:
             channel,
             vocabulary,
             prompts,
+            Boundaries(prompts),
             texts=Texts(vocabulary, prompts, template if scheduler is not None else None),
             embedder=embedder,
             scheduler=scheduler,

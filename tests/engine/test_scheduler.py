@@ -1,173 +1,91 @@
-"""The scheduler on a fake model: it computes nothing, but checks every batch as llama.cpp would.
-
-The fake stands in for the real runner through the same interface, so that hypothesis can try what would
-take the real model hours. Its tokens are a function of a sequence's own tokens alone: a batch that mixes
-sequences up, leaves a place out or computes one twice gives another text.
-"""
+"""The scheduler and its streams against a model that costs nothing."""
 
 from __future__ import annotations
-
-import zlib
-from collections.abc import Callable
-from collections.abc import Sequence as Many
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.engine.assembler import Assembler
-from edged.engine.llama import DecodeStatus, Run
-from edged.engine.messages import Logprob, Step
+from edged.engine.messages import PrefixReuse
 from edged.engine.pace import Pace
-from edged.engine.scheduler import FIXED_PIECE, Scheduler
+from edged.engine.reuse import FIXED_PIECE
 from edged.engine.sequence import Sequence
+from tests.engine.fake_runner import (
+    BATCH,
+    SLOTS,
+    TOKEN_BYTES,
+    FakeRunner,
+    FakeSampler,
+    expected,
+    scheduler,
+    sequence,
+    take,
+)
 
-SLOTS, CONTEXT, BATCH = 3, 256, 64
-END = 99
-
-
-class FakeSampler:
-    """Counts what it is closed."""
-
-    closed = 0
-
-    def accept(self, token: int) -> None:
-        """Take no notice."""
-
-    def close(self) -> None:
-        """Count."""
-        self.closed += 1
-
-
-class FakeRunner:
-    """A model whose next token is a hash of all tokens before it."""
-
-    def __init__(self) -> None:
-        self.cells: dict[int, list[int]] = {slot: [] for slot in range(SLOTS)}
-        self.batches: list[list[Run]] = []
-        self.abort_next = False
-        self.aborted = 0
-        self.during_decode: Callable[[], None] = lambda: None
-
-    def decode(self, runs: Many[Run]) -> tuple[DecodeStatus, list[int]]:
-        assert 0 < sum(len(run.tokens) for run in runs) <= BATCH
-        assert len({run.slot for run in runs}) == len(runs), "a sequence has one run in a batch"
-        self.batches.append(list(runs))
-        rows, row = [], -1
-        for run in runs:
-            assert run.tokens, "a run has tokens"
-            assert len(self.cells[run.slot]) == run.position, "positions follow each other"
-            assert run.position + len(run.tokens) <= CONTEXT
-            self.cells[run.slot] += run.tokens
-            row += len(run.tokens)
-            rows.append(row)
-        self.during_decode()
-        if self.abort_next:
-            self.abort_next = False
-            self.aborted += 1
-            return DecodeStatus.ABORTED, rows  # finished micro-batches stay: the cells are full
-        return DecodeStatus.OK, rows
-
-    def cut(self, slot: int, length: int) -> None:
-        del self.cells[slot][length:]
-
-    def draw(self, sequence: Sequence, row: int) -> int:
-        assert sequence.slot is not None
-        assert self.cells[sequence.slot] == sequence.tokens, "logits come after all tokens"
-        return next_token(sequence.tokens)
-
-    def logprob(self, row: int, token: int, top: int) -> Logprob:
-        return Logprob("x", -1.0, [])
-
-    def piece(self, token: int) -> bytes:
-        return b"%d," % token
-
-    def ends(self, token: int) -> bool:
-        return token == END
-
-    def abort(self) -> None:
-        self.abort_next = True
-
-    def clear_abort(self) -> None:
-        self.abort_next = False
-
-
-def next_token(tokens: list[int]) -> int:
-    return zlib.crc32(repr(tokens).encode()) % 100
-
-
-def expected(prompt: list[int], max_tokens: int) -> tuple[str, str]:
-    tokens, text = list(prompt), ""
-    for _ in range(max_tokens):
-        token = next_token(tokens)
-        if token == END:
-            return text, "stop"
-        tokens.append(token)
-        text += f"{token},"
-    return text, "length"
-
-
-def sequence(request: int, prompt: list[int], max_tokens: int, produced: list[int] | None = None) -> Sequence:
-    return Sequence(
-        request, [*prompt, *(produced or [])], len(prompt), FakeSampler(), Assembler([]), max_tokens
-    )
-
-
-def scheduler(runner: FakeRunner, *, deterministic: bool = False) -> Scheduler:
-    pace = Pace(step_seconds=0.1, most_tokens=BATCH, token_seconds=0.01)
-    return Scheduler(runner, pace, slots=SLOTS, context=CONTEXT, deterministic=deterministic)
-
-
-def take(step: Step, texts: dict[int, str], ends: dict[int, str]) -> None:
-    for delta in step.deltas:
-        assert delta.request not in ends, "nothing comes after the end"
-        texts[delta.request] = texts.get(delta.request, "") + delta.text
-        if delta.finish:
-            ends[delta.request] = delta.finish
-
-
+# Beginnings that prompts share, and their own ends.
+PROMPTS = st.builds(
+    lambda shared, length, own: [*([shared] * length), *own],
+    st.integers(0, 1),
+    st.integers(0, 150),
+    st.lists(st.integers(0, 98), min_size=1, max_size=60),
+)
 REQUESTS = st.lists(
     st.tuples(
-        st.lists(st.integers(0, 98), min_size=1, max_size=150),  # prompt
+        PROMPTS,
+        st.integers(0, 150),  # boundary
         st.integers(1, 20),  # max_tokens
         st.integers(0, 12),  # joins at this step
         st.one_of(st.none(), st.integers(0, 25)),  # is cancelled at this step
+        st.one_of(st.none(), st.integers(0, 25)),  # is put back at this step, and joins again
     ),
     min_size=1,
     max_size=9,
 )
+CUTTING = st.sampled_from(["anywhere", "whole"])
 
 
-@given(REQUESTS, st.sets(st.integers(0, 40)), st.booleans())
-@settings(max_examples=150)
+@given(REQUESTS, st.sets(st.integers(0, 40)), st.booleans(), CUTTING, st.integers(0, 1000))
+@settings(max_examples=300)
 def test_each_request_gets_its_own_text_and_one_end_and_nothing_is_lost(
-    requests: list[tuple[list[int], int, int, int | None]], aborts: set[int], deterministic: bool
+    requests: list[tuple[list[int], int, int, int, int | None, int | None]],
+    aborts: set[int],
+    deterministic: bool,
+    cutting: PrefixReuse,
+    stored_tokens: int,
 ) -> None:
-    runner = FakeRunner()
-    plan = scheduler(runner, deterministic=deterministic)
+    runner = FakeRunner(cutting, deterministic=deterministic)
+    plan = scheduler(runner, prefix_bytes=stored_tokens * TOKEN_BYTES)
     texts: dict[int, str] = {}
     ends: dict[int, str] = {}
-    sequences = [sequence(i, prompt, n) for i, (prompt, n, _, _) in enumerate(requests)]
+    made: list[Sequence] = []
+
+    def join(request: int) -> None:
+        prompt, boundary, max_tokens, *_ = requests[request]
+        produced = [int(token) for token in texts.get(request, "").split(",")[:-1]]
+        made.append(sequence(request, prompt, max_tokens, produced, min(boundary, len(prompt))))
+        plan.add(made[-1])
+
     step = 0
     while len(ends) < len(requests):
-        for i, (_, _, joins, cancelled) in enumerate(requests):
+        for request, (_, _, _, joins, cancelled, put_back) in enumerate(requests):
             if joins == step:
-                plan.add(sequences[i])
+                join(request)
             if cancelled == step:
-                plan.cancel(i)
+                plan.cancel(request)
+            if put_back == step and plan.put_back(request):
+                join(request)
         runner.during_decode = runner.abort if step in aborts else lambda: None
         take(plan.step(), texts, ends)
+        plan.check()
         step += 1
         assert step < 5000, "every request ends"
-    for i, (prompt, max_tokens, _, _) in enumerate(requests):
+    for request, (prompt, _, max_tokens, *_) in enumerate(requests):
         text, reason = expected(prompt, max_tokens)
-        if ends[i] == "cancelled":
-            assert text.startswith(texts.get(i, ""))
+        if ends[request] == "cancelled":
+            assert text.startswith(texts.get(request, ""))
         else:
-            assert (texts[i], ends[i]) == (text, reason)
+            assert (texts[request], ends[request]) == (text, reason)
     assert not plan.has_work
-    assert len(plan._free) == SLOTS
-    assert all(not cells for cells in runner.cells.values())
-    assert all(isinstance(s.sampler, FakeSampler) and s.sampler.closed == 1 for s in sequences)
+    assert all(isinstance(s.sampler, FakeSampler) and s.sampler.closed == 1 for s in made)
 
 
 def test_streams_and_readers_take_turns() -> None:
@@ -197,7 +115,7 @@ def test_long_prompt_is_delayed_by_no_more_than_its_own_length() -> None:
     plan.add(sequence(0, [1] * 240, 1))
     ends: list[int] = []
     for request in range(1, 100):
-        plan.add(sequence(request, [2] * 30, 1))
+        plan.add(sequence(request, [request] * 30, 1))
         ends += [delta.request for delta in plan.step().deltas]
     assert 0 < ends.index(0) <= 240 // 30
 
@@ -212,12 +130,13 @@ def test_slots_in_use_are_neighbours() -> None:
     plan.step()
     plan.add(sequence(3, [3], 9))
     plan.step()
-    assert sorted(run.slot for run in runner.batches[-1]) == [0, 1]
+    first, second = sorted(run.slot for run in runner.batches[-1])
+    assert second == first + 1
 
 
 def test_deterministic_steps_hold_one_sequence_cut_at_fixed_places() -> None:
-    runner = FakeRunner()
-    plan = scheduler(runner, deterministic=True)
+    runner = FakeRunner(deterministic=True)
+    plan = scheduler(runner)
     plan.add(sequence(1, [1] * (FIXED_PIECE + 10), 3))
     plan.add(sequence(2, [2] * 5, 3, produced=[7, 8]))
     while plan.has_work:
@@ -265,8 +184,7 @@ def test_cancelled_request_among_others_does_not_abort_a_short_step() -> None:
 
 def test_others_do_not_lose_a_step_twice_in_a_row() -> None:
     runner = FakeRunner()
-    pace = Pace(step_seconds=10, most_tokens=BATCH, token_seconds=1.0)
-    plan = Scheduler(runner, pace, slots=SLOTS, context=CONTEXT, deterministic=False)
+    plan = scheduler(runner, pace=Pace(step_seconds=10, most_tokens=BATCH, token_seconds=1.0))
     for i in (1, 2, 3):
         plan.add(sequence(i, [i] * 10, 1))
     runner.during_decode = lambda: plan.interrupt(1)

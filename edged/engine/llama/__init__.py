@@ -10,6 +10,7 @@ from edged.engine.llama.context import KV_TYPES, LEAST_LOGPROB, Context, DecodeS
 from edged.engine.llama.library import LIBRARY_VERSION, LlamaError, LogSink, library
 from edged.engine.llama.model import Model
 from edged.engine.llama.sampler import Sampler, SamplingParams
+from edged.engine.llama.state import State
 from edged.engine.llama.vocabulary import Vocabulary
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Run",
     "Sampler",
     "SamplingParams",
+    "State",
     "Vocabulary",
     "library",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from edged.engine.llama.batch import Batch, Run
 from edged.engine.llama.library import LlamaError, lib, log
 from edged.engine.llama.model import Model
+from edged.engine.llama.state import State
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,9 +127,55 @@ class Context:
         log.aborting = False
         self._abort[0] = b"\0"
 
-    def cut(self, slot: int, length: int) -> None:
-        """Forget a slot's cells from position `length` on."""
-        lib.llama_memory_seq_rm(self._memory, slot, length, -1)
+    def set_threads(self, threads: int, threads_batch: int) -> None:
+        """Compute with so many threads from the next decode on: for passes of one token, and of more."""
+        lib.llama_set_n_threads(self._handle, threads, threads_batch)
+
+    # --- what a slot holds ---
+
+    @property
+    def cutting(self) -> Literal["anywhere", "whole"]:
+        """Say whether a slot's cells can be cut at any position, and so can a copy of its state.
+
+        The states of recurrent layers are of the newest position only, and copies of windowed layers leave
+        out what the window has passed.
+        """
+        model = self._model.handle
+        can_be_cut = (
+            lib.llama_memory_can_shift(self._memory)
+            and not lib.llama_model_is_recurrent(model)
+            and not lib.llama_model_is_hybrid(model)
+            and lib.llama_model_n_swa(model) == 0
+        )
+        return "anywhere" if can_be_cut else "whole"
+
+    def length(self, slot: int) -> int:
+        """Return how many positions a slot's cells reach."""
+        return int(lib.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+    def cut(self, slot: int, length: int) -> bool:
+        """Forget a slot's cells from position `length` on; False: that can't be, and all are as they were."""
+        return bool(lib.llama_memory_seq_rm(self._memory, slot, length, -1))
+
+    def state_size(self, slot: int) -> int:
+        """Return how many bytes `save` would take."""
+        return int(lib.llama_state_seq_get_size(self._handle, slot))
+
+    def save(self, slot: int) -> State | None:
+        """Return a copy of a slot's state; None if the library refuses."""
+        size = self.state_size(slot)
+        if not size:
+            return None
+        state = State(size)
+        written = lib.llama_state_seq_get_data(self._handle, state.pages, size, slot)
+        return state if written == size else None
+
+    def load(self, slot: int, state: State) -> bool:
+        """Replace what a slot holds by a copy; False: the library refuses, and the slot may hold anything."""
+        read = lib.llama_state_seq_set_data(self._handle, state.pages, state.size, slot)
+        return bool(read == state.size)
+
+    # --- what comes of a decode ---
 
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """Return the log-probability of `token` at a row and the `top` likeliest tokens there."""
