@@ -1,0 +1,1 @@
+"""Compares edged with llama.cpp's own tools on this machine: same library files, threads and client."""
