@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from edged.core.dispatcher import Dispatcher
 from edged.core.registry import Registry
@@ -38,6 +40,22 @@ class Admission:
         self._dispatcher = dispatcher
         self._speed = speed
         self._engine = engine
+        self._visits: Counter[tuple[str, str]] = Counter()  # by client
+
+    @contextmanager
+    def visit(self, client: Client) -> Iterator[None]:
+        """Let something in that has no ticket; while the context lasts it is a request in hand all the same.
+
+        Raises:
+            EdgedError: `shutting_down`, `model_unavailable` or `busy`.
+        """
+        self.check_open()
+        self.check_limits(client)
+        self._visits[client.identity] += 1
+        try:
+            yield
+        finally:
+            self._visits -= Counter([client.identity])
 
     def refusal(self, client: Client) -> EdgedError | None:
         """Return why nothing of this client's is let in now; None: it is."""
@@ -68,7 +86,8 @@ class Admission:
         limits = self._limits()
         active, running = list(self._registry.active()), self._dispatcher.running
         own = sum(ticket.client.identity == client.identity for ticket in active)
-        waiting = len(active) - len(running)
+        own += self._visits[client.identity]
+        waiting = len(active) - len(running) + self._visits.total()
         if own >= limits.per_client:
             own_running = sum(ticket.client.identity == client.identity for ticket in running)
             raise EdgedError(

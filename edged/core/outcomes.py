@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -42,6 +45,20 @@ class Outcomes:
             waiting=waiting,
             running=running,
         )
+
+    @contextmanager
+    def embedding(self) -> Iterator[None]:
+        """Take note of a request for embeddings that was let in, and of how the context ends."""
+        self.accepted += 1
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        except BaseException:
+            self.failed += 1
+            raise
+        self.done += 1
 
     def note_end(self, ticket: Ticket, seconds: float | None) -> None:
         """Take note of a request that has ended, so many seconds after its turn had come, if it had."""

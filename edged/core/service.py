@@ -12,6 +12,7 @@ from edged.clock import Clock
 from edged.core import status
 from edged.core.admission import Admission, check_size, no_model, stopping
 from edged.core.deadlines import Deadlines
+from edged.core.direct import Direct
 from edged.core.dispatcher import Dispatcher
 from edged.core.durable import Durable
 from edged.core.engine_events import EngineEvents
@@ -51,6 +52,7 @@ class Core:
         admission: who may come in.
         deadlines: how long each may wait.
         lifecycle: a ticket's way.
+        direct: answers what needs no ticket.
         durable: requests that outlive the daemon; None where no frontend needs them.
     """
 
@@ -88,6 +90,7 @@ class Core:
             dispatcher=self.dispatcher,
             outcomes=self.outcomes,
         )
+        self.direct = Direct(engine, self._limits, admission=self.admission, outcomes=self.outcomes)
         self.durable = durable
         if durable is not None:
             durable.core = self
@@ -203,6 +206,8 @@ class Core:
             async with asyncio.timeout(budget_seconds):
                 for ticket in list(self.dispatcher.running):
                     await ticket.wait()
+                await self.direct.wait()
+        self.direct.stop()
         for ticket in list(self.dispatcher.running):
             self._give_up(ticket)
 

@@ -47,7 +47,7 @@ def model(core: Core) -> ModelInfo | None:
     plan = core.engine.plan
     if plan is None:
         return None
-    facts = plan.facts
+    facts, ready = plan.facts, core.engine.ready
     return ModelInfo(
         name=plan.name,
         created=int(plan.created),
@@ -62,7 +62,10 @@ def model(core: Core) -> ModelInfo | None:
             "context": core.engine.context or plan.load.context,
             "sequences": plan.load.sequences,
             "kv_type": plan.load.kv_type,
-            "template": core.engine.ready.template if core.engine.ready else None,
+            "template": ready.template if ready else None,
+            "generates": ready.generates if ready else None,
+            "pooling": ready.pooling if ready else None,
+            "dimensions": ready.dimensions if ready else None,
             "size_bytes": facts.file_bytes,
         },
     )
