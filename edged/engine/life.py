@@ -103,12 +103,10 @@ class Life:
                 return
             for message in messages:
                 owing = self._is_owing()
-                if not (
-                    owing and isinstance(message, Heartbeat)
-                ):  # at rest, with an answer due: it forgot it
-                    self._patience.heard(owing=owing)
                 if isinstance(message, Ready):
                     self._patience.loaded()
+                elif not (owing and isinstance(message, Heartbeat)):  # who rests has forgotten what it owes
+                    self._patience.heard(owing=owing)
                 take(message)
 
     async def wind_down(self) -> None:

@@ -34,8 +34,10 @@ class Patience:
         self._heard_at = self._clock()
 
     def loaded(self) -> None:
-        """Expect it to answer as fast as it can: its model is loaded."""
+        """Expect it to answer as fast as it can, which its first steps at the end of loading have shown."""
         self._is_loaded = True
+        self._longest_step = self._clock() - self._heard_at
+        self._heard_at = self._clock()
 
     def expect(self) -> None:
         """Begin to be impatient: from now on an answer is owed."""

@@ -51,7 +51,9 @@ def main() -> None:
     if behaviour == "refuses":
         channel.send(LoadFailed("unknown model architecture: 'x'"))
         return
-    if behaviour == "dies-at-load":
+    if behaviour == "dies-at-load" or (
+        behaviour == "dies-while-broken" and Path(load.path).read_text() == "broken"
+    ):
         raise SystemExit(3)
     if behaviour == "is-killed":
         os.kill(os.getpid(), signal.SIGKILL)
