@@ -146,10 +146,11 @@ def test_the_pinned_version_is_installed_and_required() -> None:
     assert f'"llama-cpp-python=={LIBRARY_VERSION}"' in requirements
 
 
-def test_another_version_is_refused_before_it_is_loaded() -> None:
+def test_another_version_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "llama_cpp").mkdir()
+    (tmp_path / "llama_cpp" / "__init__.py").write_text('__version__ = "0.3.37"\n')
     done = python(
-        "import importlib.metadata, sys\n"
-        "importlib.metadata.version = lambda name: '0.3.37'\n"
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
         "try:\n"
         "    import edged.engine.llama\n"
         "except ImportError as error:\n"

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
+import importlib
 import importlib.util
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 LIBRARY_VERSION = "0.3.36"
 
-# The structs below mirror C by hand in the library, so another version may not be used (docs/adr/0002).
-_found = importlib.metadata.version("llama-cpp-python")
-if _found != LIBRARY_VERSION:
-    raise ImportError(f"edged needs llama-cpp-python {LIBRARY_VERSION} exactly; {_found} is installed")
-
 
 def _import_bindings() -> Any:
-    """Import the bindings without their package, which loads numpy and 20 MB more (docs/adr/0015)."""
+    """Import the bindings without their package, which loads numpy and 20 MB more (docs/adr/0015).
+
+    Raises:
+        ImportError: they are not installed, or another version: their structs mirror C by hand.
+    """
     spec = importlib.util.find_spec("llama_cpp")
-    if spec is None or spec.submodule_search_locations is None:
+    if spec is None or spec.origin is None or spec.submodule_search_locations is None:
         raise ImportError("llama-cpp-python is not installed")
+    # importlib.metadata would say the version, too, and take 2 MB and 30 ms for it.
+    version = re.search(r'^__version__ = "(.+)"', Path(spec.origin).read_text(), re.MULTILINE)
+    if version is None or version[1] != LIBRARY_VERSION:
+        found = version[1] if version else "another one"
+        raise ImportError(f"edged needs llama-cpp-python {LIBRARY_VERSION} exactly; {found} is installed")
     package = types.ModuleType("llama_cpp")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules.setdefault("llama_cpp", package)
