@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from tools.bench.bars import Outcome, outcomes
 from tools.bench.chart import chart
 from tools.bench.results import Results
-from tools.bench.statistics import CONFIDENCE, LEAST_SAMPLES, Estimate, estimate
+from tools.bench.statistics import CONFIDENCE, LEAST_SAMPLES
 
 PAGE = "performance.md"
 HEAD = f"""# Performance
@@ -90,10 +91,10 @@ def _sides(results: Results) -> list[str]:
 def _spread(samples: Sequence[float]) -> str:
     if not samples:
         return ""
-    found: Estimate = estimate(samples)
-    if min(samples) == max(samples):
-        return _number(found.median)
-    return f"{_number(found.median)} ({_number(min(samples))} to {_number(max(samples))})"
+    median, least, greatest = statistics.median(samples), min(samples), max(samples)
+    if least == greatest:
+        return _number(median)
+    return f"{_number(median)} ({_number(least)} to {_number(greatest)})"
 
 
 def _number(value: float) -> str:

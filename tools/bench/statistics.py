@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
+RESAMPLES = 2_000
 LEAST_SAMPLES = 5
 """With fewer, even all samples on one side of a bar happen by chance in more than one of 20 cases."""
 

@@ -117,10 +117,9 @@ class Tools:
         path = self.directory / program
         if not os.access(path, os.X_OK):
             raise UpstreamError(f"{path} is not there")
-        trace = {**self.environment(), "LD_TRACE_LOADED_OBJECTS": "1", "LD_WARN": "1", "LD_BIND_NOW": "1"}
-        listed = subprocess.run([path], env=trace, capture_output=True, text=True, check=False)
-        loaded = dict(re.findall(r"^\s*(\S+?\.so)\S* => (\S+)", listed.stdout, re.M))
-        if "undefined symbol" in listed.stdout + listed.stderr:
+        listed = loaders_words(path, self.environment())
+        loaded = dict(re.findall(r"^\s*(\S+?\.so)\S* => (\S+)", listed, re.M))
+        if "undefined symbol" in listed:
             raise UpstreamError(f"{program} was built for another version of {DISTRIBUTION}'s libraries")
         for name in SHARED:
             if name not in loaded or Path(loaded[name]).parent != self.libraries:
@@ -142,6 +141,13 @@ def bindings_libraries() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UpstreamError(f"{DISTRIBUTION} is not installed")
     return Path(spec.submodule_search_locations[0]).resolve() / "lib"
+
+
+def loaders_words(program: Path, environment: dict[str, str]) -> str:
+    """Return what the dynamic loader says of a program: its libraries, and symbols that they lack."""
+    trace = {**environment, "LD_TRACE_LOADED_OBJECTS": "1", "LD_WARN": "1", "LD_BIND_NOW": "1"}
+    done = subprocess.run([program], env=trace, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
 
 
 def system_info() -> str:
