@@ -46,7 +46,7 @@ class ChatWire(Wire):
         for name in ("logprobs", "top_logprobs", "session", "system"):
             fields[name] = body.get(name)
         fields["max_tokens"] = _max_tokens(body)
-        fields["messages"] = _messages(body.get("messages"))
+        fields["messages"] = messages_of(body.get("messages"))
         return asked
 
     def whole(self, done: Done) -> dict[str, Any]:
@@ -102,8 +102,12 @@ def _max_tokens(body: Mapping[str, Any]) -> Any:
     return old if new is None else new
 
 
-def _messages(messages: Any) -> Any:
-    """Translate OpenAI's forms of messages; what is no message at all is left to the validation."""
+def messages_of(messages: Any) -> Any:
+    """Translate OpenAI's forms of messages; what is no message at all is left to the validation.
+
+    Raises:
+        EdgedError: `invalid`, naming the field.
+    """
     if not isinstance(messages, list):
         raise invalid("messages: must be a list of messages", param="messages")
     return [_message(message, f"messages.{index}.") for index, message in enumerate(messages)]

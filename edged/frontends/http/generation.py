@@ -13,7 +13,7 @@ from aiohttp import web
 from edged.errors import ErrorCode
 from edged.frontends.http.answer import Answer
 from edged.frontends.http.context import REQUEST_ID, client_of
-from edged.frontends.http.models import unknown_model
+from edged.frontends.http.models import DEFAULT_MODELS, check_model
 from edged.frontends.http.openai_errors import HttpError
 from edged.frontends.http.parameters import Asked
 from edged.frontends.http.sse import KEEP_ALIVE, EventStream
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from edged.core import Admitted, Core
 
 _Frames = AsyncGenerator[tuple[int, Frame] | None, None]
-
-DEFAULT_MODELS = ("default", "edged")
 
 
 async def complete(
@@ -45,7 +43,7 @@ async def complete(
         HttpError: likewise, where HTTP has a status of its own for it.
     """
     asked = wire.translate(body)
-    _check_model(core, asked.model)
+    check_model(core, asked.model)
     name = request.get(REQUEST_ID) or (uuid.uuid4().hex if asked.n > 1 else None)
     parts = _parts(asked, name)
     client = client_of(request, asked.user)
@@ -69,17 +67,6 @@ async def complete(
         for entry in admitted:
             if not entry.repeated:
                 entry.ticket.cancel()
-
-
-def _check_model(core: Core, name: str | None) -> None:
-    """Refuse a request for another model than the loaded one.
-
-    Raises:
-        HttpError: 404.
-    """
-    loaded = core.model
-    if name is not None and loaded is not None and name not in (loaded.name, *DEFAULT_MODELS):
-        raise unknown_model(name, loaded.name)
 
 
 def _parts(asked: Asked, name: str | None) -> list[Request]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edged.core import Core
 
 PROGRESS_SECONDS = 0.25
+DEFAULT_MODELS = ("default", "edged")
 _FETCH_FIELDS = frozenset({"name", "url", "sha256"})
 
 
@@ -126,6 +127,17 @@ def _source(fields: Mapping[str, Any]) -> tuple[Entry | str, str | None]:
         message = f"the catalogue has no model {json.dumps(model[:64])}, but {', '.join(CATALOGUE)}"
         raise HttpError(404, "model_not_found", message, param="name")
     return entry, None
+
+
+def check_model(core: Core, name: str | None) -> None:
+    """Refuse a request for another model than the loaded one.
+
+    Raises:
+        HttpError: 404.
+    """
+    loaded = core.model
+    if name is not None and loaded is not None and name not in (loaded.name, *DEFAULT_MODELS):
+        raise unknown_model(name, loaded.name)
 
 
 def unknown_model(name: str, loaded: str | None) -> HttpError:

@@ -79,19 +79,19 @@ def translate(
     Raises:
         EdgedError: `invalid`, naming the field.
     """
-    _refuse_others(body, COMMON | own, {**NOT_SERVED, **not_served})
+    refuse_others(body, COMMON | own, {**NOT_SERVED, **not_served})
     fields = {name: body[name] for name in _SAME if name in body}
     if fields.get("response_format") == {"type": "text"}:
         del fields["response_format"]
-    stream = _optional(body, "stream", bool, "true or false") or False
+    stream = optional(body, "stream", bool, "true or false") or False
     fields["stream"] = stream
     stop = body.get("stop")
     fields["stop"] = [stop] if isinstance(stop, str) else stop
     return Asked(
         fields=fields,
-        model=_optional(body, "model", str, "a string"),
+        model=optional(body, "model", str, "a string"),
         n=_choices(body),
-        user=_user(body),
+        user=user_of(body),
         include_usage=_include_usage(body, stream=stream),
     )
 
@@ -101,9 +101,19 @@ def not_served(name: str) -> EdgedError:
     return invalid(f"{name} is not served: leave it out", param=name)
 
 
-def _refuse_others(
+def refuse_others(
     body: Mapping[str, Any], served: frozenset[str], refused: Mapping[str, tuple[Any, ...]]
 ) -> None:
+    """Refuse fields that are not served, by name.
+
+    Args:
+        body: the request's JSON object.
+        served: names of the fields that are.
+        refused: of those that OpenAI has, the values that ask for nothing.
+
+    Raises:
+        EdgedError: `invalid`, naming the field.
+    """
     for name, value in body.items():
         if name in refused:
             if not _is_one_of(value, _NOTHING + refused[name]):
@@ -124,7 +134,12 @@ def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
     return any(type(value) is type(one) and value == one for one in allowed)
 
 
-def _optional(body: Mapping[str, Any], name: str, kind: type, described: str) -> Any:
+def optional(body: Mapping[str, Any], name: str, kind: type, described: str) -> Any:
+    """Return a field of this type, None where it is left out.
+
+    Raises:
+        EdgedError: `invalid`, naming the field: it is of another type.
+    """
     value = body.get(name)
     if value is not None and type(value) is not kind:
         raise invalid(f"{name}: must be {described}", param=name)
@@ -132,7 +147,7 @@ def _optional(body: Mapping[str, Any], name: str, kind: type, described: str) ->
 
 
 def _choices(body: Mapping[str, Any]) -> int:
-    n: int | None = _optional(body, "n", int, f"a whole number from 1 to {MAX_CHOICES}")
+    n: int | None = optional(body, "n", int, f"a whole number from 1 to {MAX_CHOICES}")
     if n is None:
         return 1
     if not 1 <= n <= MAX_CHOICES:
@@ -142,19 +157,24 @@ def _choices(body: Mapping[str, Any]) -> int:
     return n
 
 
-def _user(body: Mapping[str, Any]) -> str:
-    user: str = _optional(body, "user", str, "a string") or ""
+def user_of(body: Mapping[str, Any]) -> str:
+    """Return OpenAI's `user`, empty if there is none.
+
+    Raises:
+        EdgedError: `invalid`: it is no name.
+    """
+    user: str = optional(body, "user", str, "a string") or ""
     if len(user) > MAX_USER_CHARACTERS or not user.isprintable():
         raise invalid(f"user: must be at most {MAX_USER_CHARACTERS} printable characters", param="user")
     return user
 
 
 def _include_usage(body: Mapping[str, Any], *, stream: bool) -> bool:
-    options: dict[str, Any] | None = _optional(body, "stream_options", dict, "an object")
+    options: dict[str, Any] | None = optional(body, "stream_options", dict, "an object")
     if options is None:
         return False
     if not stream:
         raise invalid("stream_options: needs stream: true", param="stream_options")
     known = frozenset({"include_usage"})
-    _refuse_others(options, known, {"include_obfuscation": ()})
-    return _optional(options, "include_usage", bool, "true or false") or False
+    refuse_others(options, known, {"include_obfuscation": ()})
+    return optional(options, "include_usage", bool, "true or false") or False

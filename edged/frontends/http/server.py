@@ -26,11 +26,13 @@ from edged.frontends.http.connection import (
     UnixConnection,
 )
 from edged.frontends.http.context import ORIGIN, REQUEST_ID, connection_of
+from edged.frontends.http.embeddings import embed
 from edged.frontends.http.generation import complete
 from edged.frontends.http.models import ModelHandlers, fetch_model
 from edged.frontends.http.openai_errors import http_error
 from edged.frontends.http.sockets import BACKLOG, SocketFile, listen_tcp, listen_unix
 from edged.frontends.http.status import StatusHandlers
+from edged.frontends.http.texts import apply_template, detokenize, tokenize
 from edged.frontends.http.wire import Wire
 from edged.protocol import valid_request_id
 
@@ -46,6 +48,7 @@ _LOGGED_PATH_CHARACTERS = 256
 _OTHER_BYTES = 65_536  # of a body beside its texts
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Answer = Callable[["Core", dict[str, Any], web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpFrontend:
@@ -139,6 +142,10 @@ class HttpFrontend:
         for method, path, handler in (
             ("POST", "/v1/chat/completions", self._completion(ChatWire)),
             ("POST", "/v1/completions", self._completion(CompletionWire)),
+            ("POST", "/v1/embeddings", self._direct(embed)),
+            ("POST", "/v1/tokenize", self._direct(tokenize)),
+            ("POST", "/v1/detokenize", self._direct(detokenize)),
+            ("POST", "/v1/apply-template", self._direct(apply_template)),
             ("GET", "/v1/models", models.index),
             ("GET", "/v1/models/{name}", models.show),
             ("POST", "/v1/models/fetch", self._fetch),
@@ -155,6 +162,12 @@ class HttpFrontend:
         async def handle(request: web.Request) -> web.StreamResponse:
             fields = await self._read(request)
             return await complete(self._core, wire, fields, request, keepalive=self._limits.keepalive_comment)
+
+        return handle
+
+    def _direct(self, answer: _Answer) -> _Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await answer(self._core, await self._read(request), request)
 
         return handle
 

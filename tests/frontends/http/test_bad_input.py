@@ -98,7 +98,7 @@ async def test_body_is_called_for_when_it_is_wanted(service: Service) -> None:
         ("GET", "//v1/models", 404, "not_found"),
         ("GET", "/v1//models", 404, "not_found"),
         ("GET", "/v1/models/", 404, "not_found"),
-        ("POST", "/v1/embeddings", 404, "not_found"),
+        ("POST", "/v1/rerank", 404, "not_found"),
         ("GET", "/v1/requests/%ED%A0%80", 404, "not_found"),
         ("GET", "/%00%ff", 404, "not_found"),
         ("GET", PATH, 405, "method_not_allowed"),
