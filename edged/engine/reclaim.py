@@ -25,7 +25,7 @@ def leave_mapped(path: Path) -> None:
     They come back from the page cache, or from the disk where the machine has used their memory otherwise.
     """
     mapped = f" {os.path.realpath(path)}\n"
-    with open("/proc/self/maps") as maps:
+    with Path("/proc/self/maps").open() as maps:
         for line in maps:
             if line.endswith(mapped):
                 first, end = (int(address, 16) for address in line.split(maxsplit=1)[0].split("-"))
