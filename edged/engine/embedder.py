@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import base64
-import math
 import threading
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
+from edged.engine.embedding_jobs import Job, Jobs, Text
 from edged.engine.llama import LlamaError, Model, Run
 from edged.engine.llama.embedding import TEXTS_AT_ONCE, EmbeddingContext, Vector, pooling_of
-from edged.engine.messages import Embed, Embedded, Load, Pooling, Refused
+from edged.engine.messages import Embed, Embedded, Load, Refused
 from edged.engine.prompt import PromptBuilder
-from edged.errors import EdgedError, ErrorCode
+from edged.errors import EdgedError, ErrorCode, invalid
 
 WARM_UP_TOKENS = 64
 _UNMEASURED_TOKENS = 16  # of a pass that others wait for, while no time has been measured
@@ -46,56 +45,25 @@ def open_embedder(
             "take a file that llama.cpp's converter has made"
         )
 
-    def open_context() -> EmbeddingContext:
-        assert pooling is not None
-        context = EmbeddingContext(
-            model,
-            pooling=pooling,
-            context=load.context,
-            is_encoder=not generates,
-            threads=load.threads,
-            threads_batch=load.threads_batch,
-        )
-        return stack.enter_context(context)
-
+    open_context = pooling and partial(
+        EmbeddingContext,
+        model,
+        pooling=pooling,
+        context=load.context,
+        is_encoder=not generates,
+        threads=load.threads,
+        threads_batch=load.threads_batch,
+    )
     embedder = Embedder(
-        open_context if pooling is not None else None,
+        open_context or None,
         partial(prompts.plain, add_special=True),
         step_seconds=load.step_milliseconds / 1000,
         deterministic=load.deterministic,
     )
+    stack.enter_context(embedder)
     if not generates:
         embedder.warm_up(model.vocabulary.bos or 0)
     return embedder
-
-
-@dataclass(slots=True, eq=False)
-class _Text:
-    """A text: its number, its tokens, how many of them are read, and their pooled vector."""
-
-    number: int
-    tokens: list[int]
-    read: int = 0
-    vector: Vector | None = None
-
-    def add(self, vector: Vector, count: int, pooling: Pooling) -> None:
-        """Pool the vector of the next `count` tokens with that of those before."""
-        if self.vector is None or pooling == "last":
-            self.vector = vector
-        elif pooling == "mean":
-            share = count / (self.read + count)
-            mean = (old + share * (new - old) for old, new in zip(self.vector, vector, strict=True))
-            self.vector = array("f", mean)
-        self.read += count
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A request: its texts that are not embedded yet."""
-
-    request: int
-    texts: deque[_Text]
-    cancelled: bool = False
 
 
 class Embedder:
@@ -124,11 +92,19 @@ class Embedder:
         self._deterministic = deterministic
         self._clock = clock
         self._context: EmbeddingContext | None = None
+        self._threads: tuple[int, int] | None = None  # where others than at the start are wanted
         self._token_seconds: float | None = None
-        self._jobs: dict[int, _Job] = {}  # whose turn is next comes first
-        self._begun: tuple[_Job, _Text] | None = None  # the text that the cells hold a part of
+        self._jobs = Jobs()
+        self._begun: tuple[Job, Text] | None = None  # the text that the cells hold a part of
         self._lock = threading.Lock()
-        self._flight: list[_Job] = []  # what the pass that runs is for
+        self._flight: list[Job] = []  # what the pass that runs is for
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._context is not None:
+            self._context.close()
 
     def warm_up(self, token: int) -> None:
         """Load what computes, and run its kernels for one token and for many.
@@ -147,28 +123,39 @@ class Embedder:
         """Say whether texts wait."""
         return bool(self._jobs)
 
+    def tune(self, threads: int, threads_batch: int) -> None:
+        """Compute with so many threads from the next pass on: for passes of one token, and of more."""
+        self._threads = threads, threads_batch
+        if self._context is not None:
+            self._context.set_threads(*self._threads)
+
+    def trim(self) -> None:
+        """Give back the memory that embeddings take while none are wanted."""
+        if self._context is not None and not self._jobs:
+            self._context.close()
+            self._context = None
+
     def add(self, message: Embed) -> Refused | None:
         """Take a request in, or return why not."""
         try:
             context = self._ready_context()
             texts = [
-                _Text(number, self._tokens(text, number, context))
+                Text(number, self._tokens(text, number, context))
                 for number, text in enumerate(message.texts, start=message.first)
             ]
         except EdgedError as error:
             return Refused(message.request, error.code, error.message)
-        self._jobs[message.request] = _Job(message.request, deque(texts))
+        self._jobs.add(Job(message.request, deque(texts)))
         return None
 
     def cancel(self, request: int) -> None:
         """Forget a request; one that has ended is left alone."""
-        if job := self._jobs.pop(request, None):
-            job.cancelled = True
+        self._jobs.remove(request)
 
     def interrupt(self, request: int) -> None:
         """End the pass that runs if nobody wants it any more; called from another thread."""
         with self._lock:
-            if job := self._jobs.get(request):
+            if job := self._jobs.find(request):
                 job.cancelled = True
             if self._context and self._flight and all(job.cancelled for job in self._flight):
                 self._context.abort()
@@ -193,10 +180,10 @@ class Embedder:
         messages: list[Embedded | Refused] = []
         for (job, text), run, vector in zip(chosen, runs, vectors, strict=True):
             text.add(vector, len(run.tokens), self._context.pooling)
-            if text.read < len(text.tokens):
+            if not text.is_read:
                 self._begun = job, text
                 return []
-            if job.request in self._jobs and not job.cancelled:
+            if not job.cancelled:
                 messages.append(self._finish(job, text))
         self._forget(self._context)
         return messages
@@ -211,6 +198,8 @@ class Embedder:
         if self._context is None:
             try:
                 self._context = self._open()
+                if self._threads is not None:
+                    self._context.set_threads(*self._threads)
             except LlamaError as error:
                 raise EdgedError(
                     ErrorCode.LOW_MEMORY, f"embeddings can't be computed now: {error}; try again later"
@@ -219,6 +208,8 @@ class Embedder:
 
     def _tokens(self, text: str, number: int, context: EmbeddingContext) -> list[int]:
         tokens = self._tokenize(text)
+        if not tokens:
+            raise invalid(f"input.{number} has nothing that the model reads: leave it out")
         if len(tokens) > context.context:
             raise EdgedError(
                 ErrorCode.PROMPT_TOO_LONG,
@@ -235,31 +226,20 @@ class Embedder:
             return min(_UNMEASURED_TOKENS, context.pass_tokens)
         return max(1, min(int(self._step_seconds / self._token_seconds), context.pass_tokens))
 
-    def _choose(self, context: EmbeddingContext, budget: int) -> list[tuple[_Job, _Text]]:
+    def _choose(self, context: EmbeddingContext, budget: int) -> list[tuple[Job, Text]]:
         """Choose the texts of the next pass: the one that is begun, else one of each request in turn."""
         if self._begun is not None:
             if not self._begun[0].cancelled:
                 return [self._begun]
             self._forget(context)
-        chosen: list[tuple[_Job, _Text]] = []
-        turns = deque((job, iter(job.texts)) for job in self._jobs.values() if not job.cancelled)
-        while turns and len(chosen) < (1 if self._deterministic else TEXTS_AT_ONCE):
-            job, texts = turns.popleft()
-            if (text := next(texts, None)) is None:
-                continue
-            if chosen and len(text.tokens) > budget:
-                break
-            budget -= len(text.tokens)
-            chosen.append((job, text))
-            turns.append((job, texts))
-        return chosen
+        return self._jobs.choose(budget, 1 if self._deterministic else TEXTS_AT_ONCE)
 
     @staticmethod
-    def _run(context: EmbeddingContext, slot: int, text: _Text, budget: int) -> Run:
+    def _run(context: EmbeddingContext, slot: int, text: Text, budget: int) -> Run:
         end = text.read + budget if context.reads_in_pieces else None
         return Run(slot, text.read, text.tokens[text.read : end], wants_logits=True)
 
-    def _compute(self, context: EmbeddingContext, jobs: list[_Job], runs: list[Run]) -> list[Vector] | None:
+    def _compute(self, context: EmbeddingContext, jobs: list[Job], runs: list[Run]) -> list[Vector] | None:
         started = self._clock()
         with self._lock:
             self._flight = jobs
@@ -277,23 +257,18 @@ class Embedder:
         """Empty the cells; a text that was begun begins again."""
         context.forget()
         if self._begun is not None:
-            text = self._begun[1]
-            text.read, text.vector = 0, None
+            self._begun[1].begin_again()
         self._begun = None
 
-    def _finish(self, job: _Job, text: _Text) -> Embedded | Refused:
+    def _finish(self, job: Job, text: Text) -> Embedded | Refused:
         """Return a text's embedding, and let the next request have its turn."""
-        assert text.vector is not None
-        del self._jobs[job.request]
-        norm = math.sqrt(sum(value * value for value in text.vector))
-        if not math.isfinite(norm):
+        vector = text.normalised()
+        if vector is None:
+            self._jobs.remove(job.request)
             return Refused(
                 job.request,
                 ErrorCode.INTERNAL,
                 f"the model's numbers for input.{text.number} are out of range; is its file sound?",
             )
-        job.texts.popleft()
-        if job.texts:
-            self._jobs[job.request] = job
-        vector = array("f", (value / norm for value in text.vector)) if norm else text.vector
+        self._jobs.done(job)
         return Embedded(job.request, base64.b64encode(vector.tobytes()).decode(), len(text.tokens))

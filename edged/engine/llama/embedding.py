@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Sequence
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from edged.engine.llama.abort import Abort
 from edged.engine.llama.batch import Batch, Run
@@ -108,13 +108,15 @@ class EmbeddingContext:
         self._abort = Abort(self._handle)
         self.abort, self.clear_abort = self._abort.ask, self._abort.clear
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Free it."""
         if self._handle:
             lib.llama_free(self._handle)
             self._handle = None
+
+    def set_threads(self, threads: int, threads_batch: int) -> None:
+        """Compute with so many threads from the next pass on: for passes of one token, and of more."""
+        lib.llama_set_n_threads(self._handle, threads, threads_batch)
 
     def compute(self, runs: Sequence[Run]) -> list[Vector] | None:
         """Compute a pass and return the vector of each run's tokens, pooled; None if it was aborted.
