@@ -57,18 +57,29 @@ def _engine(status: Fields) -> Iterator[Check]:
     sound = state not in ("restarting", "failed")
     if not sound and not status["reason"]:
         yield Check("engine", "fail", f"the engine is {state}: the log says why", "journalctl -u edged")
-    if restarts:
-        times = "once" if restarts == 1 else f"{restarts} times"
-        yield Check(
-            "engine", "warn", f"the engine was restarted {times}: the log says why", "journalctl -u edged"
-        )
+    if deaths := engine["deaths"]:
+        yield _deaths(deaths, engine["next_try_seconds"], "fail" if state == "failed" else "warn")
+    elif restarts:
+        says = f"the engine was restarted {_times(restarts)}: the log says why"
+        yield Check("engine", "warn", says, "journalctl -u edged")
     if engine["repack_reason"]:
         says = f"kernels without repacked weights, which are slower: {engine['repack_reason']}"
         yield Check(
             "engine", "warn", says, "engine.repack = false accepts it, engine.repack = true tries again"
         )
-    if sound and not restarts and not engine["repack_reason"]:
+    if sound and not deaths and not restarts and not engine["repack_reason"]:
         yield Check("engine", "ok", f"{state}, {engine['library'] or 'no library loaded'}")
+
+
+def _deaths(deaths: int, next_try_seconds: float | None, state: State) -> Check:
+    says = f"the engine died {_times(deaths)} and has answered nothing since"
+    if next_try_seconds is not None:
+        says += f"; the next try is in {duration(next_try_seconds)}"
+    return Check("engine", state, says, f"edgectl cmd restart_engine tries at once; {_LOG}")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _model(status: Fields) -> Iterator[Check]:

@@ -61,6 +61,8 @@ def _engine(engine: Fields) -> str:
     state = engine["state"]
     if state == "starting" and engine["load_progress"] is not None:
         state += f" ({engine['load_progress']:.0%} loaded)"
+    if engine["next_try_seconds"] is not None:
+        state += f" (next try in {duration(engine['next_try_seconds'])})"
     parts = [
         state,
         f"process {engine['pid']}" if engine["pid"] else "",

@@ -110,7 +110,9 @@ def stopping() -> EdgedError:
 
 def no_model(engine: Engine) -> EdgedError:
     """Return the refusal of what an engine that has failed will not compute."""
-    return EdgedError(ErrorCode.MODEL_UNAVAILABLE, engine.supervisor.reason or "the model can't be loaded")
+    supervisor = engine.supervisor
+    reason = supervisor.reason or "the model can't be loaded"
+    return EdgedError(ErrorCode.MODEL_UNAVAILABLE, reason, retry_after_s=supervisor.next_try_seconds)
 
 
 def check_size(request: Request, limits: LimitsTable) -> None:

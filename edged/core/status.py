@@ -123,6 +123,8 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "state": engine.state,
         "pid": supervisor.pid,
         "restarts": max(0, supervisor.restarts),
+        "deaths": supervisor.deaths,
+        "next_try_seconds": _rounded(supervisor.next_try_seconds),
         "library": plan.library if plan else None,
         "threads": load.threads if load else None,
         "threads_batch": load.threads_batch if load else None,

@@ -62,6 +62,8 @@ _STATUS: dict[str, Any] = {
         "state": "ready",
         "pid": 815,
         "restarts": 0,
+        "deaths": 0,
+        "next_try_seconds": None,
         "library": "llama-cpp-python 0.3.36",
         "threads": 2,
         "threads_batch": 4,

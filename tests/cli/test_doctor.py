@@ -147,6 +147,23 @@ def test_a_daemon_that_does_not_answer_rightly(edgectl: Run, sound: SmallDaemon)
         ("engine", {"restarts": 1}, [("engine", "warn", "the engine was restarted once: the log says why")]),
         (
             "engine",
+            {"restarts": 4, "deaths": 1},
+            [("engine", "warn", "the engine died once and has answered nothing since")],
+        ),
+        (
+            "engine",
+            {"state": "failed", "restarts": 4, "deaths": 5, "next_try_seconds": 58.2},
+            [
+                ("engine", "fail", "the engine is failed: the log says why"),
+                (
+                    "engine",
+                    "fail",
+                    "the engine died 5 times and has answered nothing since; the next try is in 58 s",
+                ),
+            ],
+        ),
+        (
+            "engine",
             {"repack": False, "repack_reason": "died of SIGILL"},
             [("engine", "warn", "kernels without repacked weights, which are slower: died of SIGILL")],
         ),

@@ -63,6 +63,12 @@ def test_status_warns_of_an_engine_that_failed_without_a_reason(edgectl: Run, da
     assert edgectl("status").stderr == b"warning: the engine is failed: the log says why\n"
 
 
+def test_status_says_when_a_failed_engine_is_tried_again(edgectl: Run, daemon: SmallDaemon) -> None:
+    daemon.status["engine"] |= {"state": "failed", "pid": None, "deaths": 5, "next_try_seconds": 58.2}
+
+    assert "engine    failed (next try in 58 s), llama-cpp-python" in edgectl("status").stdout.decode()
+
+
 def test_status_of_a_daemon_that_has_nothing_yet(edgectl: Run, daemon: SmallDaemon) -> None:
     daemon.status |= {"phase": "starting", "model": None, "reason": "loading the model"}
     daemon.status["engine"] |= dict.fromkeys(("pid", "library", "threads", "threads_batch", "repack"))

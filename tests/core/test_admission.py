@@ -52,6 +52,14 @@ async def test_without_a_model_the_reason_is_told(core: Core, engine: FakeEngine
         await core.submit(ask(), ALICE)
 
 
+async def test_a_refusal_says_when_the_engine_is_tried_again(core: Core, engine: FakeEngine) -> None:
+    engine.state, engine.supervisor.reason = "failed", "the engine died 5 times in a row"
+    engine.supervisor.next_try_seconds = 58.5
+    with pytest.raises(EdgedError, match="5 times in a row") as refused:
+        await core.submit(ask(), ALICE)
+    assert (refused.value.code, refused.value.retry_after_s) == (ErrorCode.MODEL_UNAVAILABLE, 58.5)
+
+
 async def test_nothing_slips_in_that_is_being_prepared_when_the_doors_close(
     core: Core, engine: FakeEngine
 ) -> None:

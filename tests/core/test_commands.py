@@ -182,7 +182,9 @@ def test_results_say_what_was_done_or_why_not() -> None:
 async def test_health_check_is_small_and_says_how_it_is(house: House) -> None:
     await house.ask("a")
     await house.ask("b")
+    house.engine.supervisor.deaths, house.engine.supervisor.next_try_seconds = 3, 4.0
     data = await house.run("health_check")
+    assert (data["engine_deaths"], data["engine_next_try_seconds"]) == (3, 4.0)
     assert (data["phase"], data["engine"], data["running"], data["queued"]) == ("ready", "ready", 1, 1)
     assert data["memory"]["daemon_bytes"] > 0
     assert len(json.dumps(data)) < 1024

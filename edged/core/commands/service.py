@@ -87,6 +87,8 @@ class Commands:
             "phase": status["phase"],
             "reason": status["reason"],
             "engine": status["engine"]["state"],
+            "engine_deaths": status["engine"]["deaths"],
+            "engine_next_try_seconds": status["engine"]["next_try_seconds"],
             "queued": status["requests"]["queued"],
             "running": status["requests"]["running"],
             "memory": status["memory"],

@@ -239,6 +239,8 @@ class Presence:
             "speed": status["speed"],
             "memory": status["memory"],
             "engine_restarts": status["engine"]["restarts"],
+            "engine_deaths": status["engine"]["deaths"],
+            "engine_next_try_seconds": status["engine"]["next_try_seconds"],
             "mqtt": self._link_status(),
             "journal": status["journal"],
         }

@@ -63,7 +63,8 @@ def device(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Device:
     monkeypatch.setattr(presence, "CHECK_SECONDS", 0.0)
     # The status asks the engine's plan for more than the fake one has.
     monkeypatch.setattr("edged.core.status.model", lambda core: None)
-    monkeypatch.setattr("edged.core.status._engine", lambda engine: {"library": "x", "restarts": 0})
+    engine = {"library": "x", "restarts": 2, "deaths": 1, "next_try_seconds": 0.5}
+    monkeypatch.setattr("edged.core.status._engine", lambda _: engine)
     monkeypatch.setattr("edged.core.status._resident", lambda pid: None)
     bench.core.engine.supervisor.pid = None
     return Device(bench)
@@ -75,7 +76,10 @@ async def test_a_connection_says_status_info_health_and_its_will_has_its_session
     [status] = device.said("status")
     assert (status["state"], status["phase"], status["session"]) == ("online", "ready", "own-1")
     assert (status["v"], status["device_id"], status["clock_synchronised"] in (True, False)) == (1, "d", True)
-    assert len(device.said("info")) == len(device.said("health")) == 1
+    [health] = device.said("health")
+    told = health["engine_restarts"], health["engine_deaths"], health["engine_next_try_seconds"]
+    assert told == (2, 1, 0.5)
+    assert len(device.said("info")) == 1
     assert all(p.retain for p in device.line.sent)
 
 
