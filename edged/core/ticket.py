@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from edged.core.answer import Answer
 from edged.core.timings import Stopwatch
-from edged.engine.generation import Generation
+from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Delta
 from edged.errors import EdgedError
 from edged.protocol import (
@@ -52,7 +52,7 @@ class Ticket:
         created: unix time of admission.
         terminal: the last frame, once it has finished.
         answer: as far as it has come.
-        prompt: token ids; None while they are not known.
+        prompt: in tokens; None while they are not known.
         max_tokens: most tokens of the answer, once the prompt is known.
         generation: the engine's part, once it runs.
         session_turns_dropped: old turns that did not fit the context.
@@ -95,7 +95,7 @@ class Ticket:
         self.created = time.time()
         self.terminal: Terminal | None = None
         self.answer = Answer()
-        self.prompt: list[int] | None = None
+        self.prompt: Prompt | None = None
         self.max_tokens = 0
         self.generation: Generation | None = None
         self.session_turns_dropped = 0
@@ -105,6 +105,7 @@ class Ticket:
         self._frames: list[Frame] = []  # handed on after `accepted`
         self._seq = 0  # of the next frame that is handed on
         self._read = 0  # prompt tokens
+        self._cached: int | None = None  # of them, what had been computed before this request
         self._reading: int | None = None  # the same, while it is not told
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
@@ -208,6 +209,7 @@ class Ticket:
 
     def finish(self, reason: FinishReason) -> None:
         """End the request with an answer."""
+        prompt_tokens, cached = len(self.prompt or ()), self._cached or 0
         self._end(
             Done(
                 self.id,
@@ -215,8 +217,8 @@ class Ticket:
                 self._last_seq(),
                 finish_reason=reason,
                 text=self.answer.text,
-                usage=Usage(len(self.prompt or ()), self.completion_tokens),
-                timings=self._stopwatch.timings(len(self.prompt or ()), self.completion_tokens),
+                usage=Usage(prompt_tokens, self.completion_tokens, cached),
+                timings=self._stopwatch.timings(prompt_tokens - cached, self.completion_tokens),
                 session_turns_dropped=self.session_turns_dropped,
                 logprobs=tuple(self.answer.logprobs),
             )
@@ -238,8 +240,10 @@ class Ticket:
 
     # --- Watcher of the generation ---
 
-    def on_reading(self, done: int) -> None:
-        """Note how much of the prompt is read; what a new engine reads again is no news."""
+    def on_reading(self, done: int, cached: int) -> None:
+        """Note how much of the prompt is read; what is read again, by a new engine too, is no news."""
+        if self._cached is None:
+            self._cached = cached
         if done > self._read:
             self._reading = self._read = done
             self._changed.set()

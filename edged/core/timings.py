@@ -42,7 +42,12 @@ class Stopwatch:
         self._first_token = self._first_token or self._last_token
 
     def timings(self, prompt_tokens: int, completion_tokens: int) -> Timings:
-        """Return how long each stage took; None what was not come to."""
+        """Return how long each stage took; None what was not come to.
+
+        Args:
+            prompt_tokens: those that were computed.
+            completion_tokens: those of the answer.
+        """
         started = self._started if self._started is not None else self._clock()
         queued_ms = round((started - self._admitted) * 1000, 1)
         if self._first_token is None or self._last_token is None:

@@ -29,7 +29,7 @@ class Boundaries:
         self._others: OrderedDict[tuple[str, ...], list[int]] = OrderedDict()
 
     def find(self, messages: Messages, tokens: list[int]) -> int:
-        """Return how many tokens of a conversation's prompt end its system text; 0: it is too short to matter."""
+        """Return how many tokens of a conversation's prompt end its system text; 0: too short to matter."""
         system = [*takewhile(lambda message: message["role"] == "system", messages)]
         texts = tuple(message["content"] for message in system)
         if sum(len(text.encode()) for text in texts) < WORTHWHILE_TOKENS:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from edged.engine.embeddings import Embedding, Embeddings
-from edged.engine.generation import Generation
+from edged.engine.generation import Generation, Prompt
+from edged.engine.generations import Generations
 from edged.engine.messages import (
-    Cancel,
-    Delta,
     Detokenize,
     Embedded,
-    Generate,
+    Left,
     Load,
     Message,
+    Prefixes,
     Prepare,
     Prepared,
     Ready,
@@ -29,6 +29,8 @@ from edged.engine.messages import (
     Step,
     Tokenize,
     Tokenized,
+    Trim,
+    Tune,
 )
 from edged.engine.process import COMMAND
 from edged.engine.questions import Answer, Question, Questions
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+MOST_PAUSE_MILLISECONDS = 5000
 MOST_DEATHS = 2  # a request that was running at so many is taken for the cause
 
 
@@ -51,6 +54,7 @@ class Engine:
         ready: what the engine said of itself when it was loaded; None while there is none.
         context: cells of one request, as of the last engine that was ready.
         n_tokens: tokens of its vocabulary.
+        prefixes: state of its prefix cache; None while there is none.
         on_change: called when the engine became ready, died or failed.
 
     Args:
@@ -70,10 +74,11 @@ class Engine:
         self.plan: EnginePlan | None = None
         self.ready: Ready | None = None
         self.context = self.n_tokens = 0
+        self.prefixes: Prefixes | None = None
         self.on_change: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
         self._key = ""
-        self._generations: dict[int, Generation] = {}
+        self._orders: dict[type[Message], Message] = {}  # that outlive the process
         self._held = False  # nothing new is to be begun
         self._trial: asyncio.Future[None] | None = None  # whether the plan that is tried out serves
         self.supervisor = Supervisor(
@@ -85,6 +90,9 @@ class Engine:
         )
         self._questions = Questions(self.supervisor.send, most_deaths=MOST_DEATHS)
         self._embeddings = Embeddings(self.supervisor.send, most_deaths=MOST_DEATHS)
+        self._generations = Generations(
+            self.supervisor.send, self.supervisor.forgive, most_deaths=MOST_DEATHS
+        )
 
     @property
     def state(self) -> State:
@@ -105,8 +113,8 @@ class Engine:
         """Keep the engine alive until cancelled."""
         await self.supervisor.run()
 
-    async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> list[int]:
-        """Return the tokens of a conversation put through the chat template, or of a raw text.
+    async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> Prompt:
+        """Return the prompt of a conversation put through the chat template, or of a raw text.
 
         Waits while the engine is starting.
 
@@ -115,7 +123,7 @@ class Engine:
         """
         answer = await self._ask(Prepare(next(self._numbers), messages, raw))
         assert isinstance(answer, Prepared)
-        return answer.tokens
+        return Prompt(answer.tokens, answer.boundary)
 
     async def tokenize(
         self, text: str, *, add_special: bool, parse_special: bool, with_pieces: bool
@@ -174,22 +182,45 @@ class Engine:
         return await self._embeddings.embed(number, texts, on_begin, engine_serves=self._serves)
 
     def generate(self, generation: Generation) -> None:
-        """Begin to compute an answer, or do so as soon as the engine is ready."""
+        """Begin to compute an answer, or go on with it, now or as soon as the engine is ready."""
         generation.number = next(self._numbers)
         self._expect_answer()
-        self._generations[generation.number] = generation
-        if self._serves:
-            self._send_generation(generation)
+        self._generations.add(generation, self.ready if self._serves else None)
 
     def cancel(self, generation: Generation) -> None:
         """End a generation with finish reason `cancelled`."""
-        if generation.number not in self._generations or generation.cancelled:
-            return
-        generation.cancelled = True
-        if generation.at_engine:
-            self.supervisor.send(Cancel(generation.number))
-        else:
-            self._end_cancelled(generation)
+        self._generations.cancel(generation)
+
+    def put_back(self, generation: Generation) -> asyncio.Future[bool]:
+        """Take a generation out of its stream without ending it, so that `generate` can go on with it later.
+
+        Its watcher hears no more of it once it is out. Who gives up waiting leaves it where it is.
+
+        Returns:
+            What comes to be True when it is out, or False: it has ended, and its watcher knows.
+        """
+        return self._generations.put_back(generation)
+
+    # --- for who governs the machine's means ---
+
+    def tune(self, threads: int, threads_batch: int, pause_milliseconds: int) -> None:
+        """Have so many threads used from the next step on, and rest so long between steps.
+
+        It holds until it is called again, for later processes, too.
+
+        Args:
+            threads: for answers.
+            threads_batch: for prompts.
+            pause_milliseconds: at most `MOST_PAUSE_MILLISECONDS`; a new request ends no pause.
+        """
+        self._order(Tune(threads, threads_batch, min(pause_milliseconds, MOST_PAUSE_MILLISECONDS)))
+
+    def trim(self, prefix_bytes: int) -> None:
+        """Have states kept for later prompts take no more than so many bytes, and freed memory given back.
+
+        It holds until it is called again, for later processes, too; never more than what was planned.
+        """
+        self._order(Trim(prefix_bytes))
 
     # --- for operators ---
 
@@ -241,11 +272,11 @@ class Engine:
         """Hand the engine's word to whom it concerns; the ended are nobody's concern."""
         match message:
             case Step():
-                for number, done, _ in message.reading:
-                    if generation := self._generations.get(number):
-                        generation.watcher.on_reading(done)
-                for delta in message.deltas:
-                    self._on_delta(delta)
+                self._generations.take(message)
+            case Left() if self.ready is not None:
+                self._generations.left(message.request, self.ready)
+            case Prefixes():
+                self.prefixes = message
             case Prepared() | Tokenized() | Said():
                 self._questions.settle(message.request, message)
             case Embedded():
@@ -263,6 +294,8 @@ class Engine:
         assert self.plan is not None
         self.ready = ready
         self.context, self.n_tokens = ready.context, ready.n_tokens
+        for order in self._orders.values():
+            self.supervisor.send(order)
         self._questions.begin()
         before, self._key = self._key, self.plan.key
         if before not in ("", self._key):
@@ -271,8 +304,7 @@ class Engine:
                     ErrorCode.MODEL_UNAVAILABLE, "the model was changed while this request ran; ask again"
                 )
             )
-        for generation in list(self._generations.values()):
-            self._send_generation(generation)
+        self._generations.begin(ready)
         self._embeddings.begin()
         if self._trial is not None and not self._trial.done():
             self._trial.set_result(None)
@@ -280,7 +312,7 @@ class Engine:
 
     def on_death(self, reason: str, *, blameless: bool) -> None:
         """Keep what ran for the next life, but for what was running at two deaths."""
-        self.ready = None
+        self.ready = self.prefixes = None
         if not blameless:
             self._fail_trial(
                 EdgedError(
@@ -294,18 +326,12 @@ class Engine:
         )
         self._questions.on_death(error, blameless=blameless)
         self._embeddings.on_death(error, blameless=blameless)
-        for generation in list(self._generations.values()):
-            generation.deaths += generation.at_engine and not blameless
-            generation.at_engine = False
-            if generation.cancelled:
-                self._end_cancelled(generation)
-            elif generation.deaths >= MOST_DEATHS:
-                self._fail(generation, error)
+        self._generations.on_death(error, blameless=blameless)
         self.on_change()
 
     def on_failed(self, error: EdgedError) -> None:
         """Refuse everything: waiting would not help, unless a model is only tried out."""
-        self.ready = None
+        self.ready = self.prefixes = None
         if self._trial is not None:
             self._fail_trial(error)
             return
@@ -315,11 +341,7 @@ class Engine:
 
     def is_waiting(self) -> bool:
         """Say whether the engine owes an answer."""
-        return (
-            self._questions.at_engine
-            or self._embeddings.at_engine
-            or any(one.at_engine for one in self._generations.values())
-        )
+        return self._questions.at_engine or self._embeddings.at_engine or self._generations.at_engine
 
     # --- the rest ---
 
@@ -335,6 +357,11 @@ class Engine:
         assert self.plan is not None
         return self.plan.remember_repack_fault()
 
+    def _order(self, order: Message) -> None:
+        self._orders[type(order)] = order
+        if self._serves:
+            self.supervisor.send(order)
+
     def _expect_answer(self) -> None:
         self.wake()
         if not self.is_waiting():
@@ -344,55 +371,6 @@ class Engine:
         self._expect_answer()
         return await self._questions.ask(question, engine_serves=self._serves)
 
-    def _send_generation(self, generation: Generation) -> None:
-        assert self.ready is not None
-        length = len(generation.prompt) + len(generation.produced)
-        if length >= self.context:  # an earlier life had more memory
-            self._fail(
-                generation,
-                EdgedError(
-                    ErrorCode.PROMPT_TOO_LONG,
-                    f"prompt and answer have {length} tokens by now, and the context shrank to "
-                    f"{self.context} when the engine was started again; shorten the prompt",
-                ),
-            )
-            return
-        self.supervisor.send(
-            Generate(
-                request=generation.number,
-                prompt=generation.prompt,
-                boundary=0,
-                produced=generation.produced,
-                max_tokens=generation.max_tokens,
-                stop=[*generation.stop, *self.ready.stops],
-                sampling=generation.sampling,
-                top_logprobs=generation.top_logprobs,
-            )
-        )
-        generation.at_engine = True
-
-    def _on_delta(self, delta: Delta) -> None:
-        generation = self._generations.get(delta.request)
-        if generation is None:
-            return
-        generation.produced += delta.tokens
-        if delta.finish is not None:
-            del self._generations[delta.request]
-            if delta.finish != "cancelled":
-                self.supervisor.forgive()
-        generation.watcher.on_delta(delta)
-
-    def _end_cancelled(self, generation: Generation) -> None:
-        self._on_delta(Delta(generation.number, [], "", [], "cancelled"))
-
     def _fail_all(self, error: EdgedError) -> None:
         self._embeddings.fail(error)
-        for generation in list(self._generations.values()):
-            if generation.cancelled:
-                self._end_cancelled(generation)
-            else:
-                self._fail(generation, error)
-
-    def _fail(self, generation: Generation, error: EdgedError) -> None:
-        del self._generations[generation.number]
-        generation.watcher.on_failed(error)
+        self._generations.fail(error)

@@ -12,8 +12,8 @@ from edged.errors import EdgedError
 class Watcher(Protocol):
     """Who is told how a generation goes."""
 
-    def on_reading(self, done: int) -> None:
-        """So many tokens of the prompt have been read."""
+    def on_reading(self, done: int, cached: int) -> None:
+        """So many tokens of the prompt are read; `cached` of them had been computed before."""
 
     def on_delta(self, delta: Delta) -> None:
         """Text came, or the end."""
@@ -22,12 +22,29 @@ class Watcher(Protocol):
         """It ends without an answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the engine reads before it answers.
+
+    Attributes:
+        tokens: their ids.
+        boundary: how many of them end the system text; 0: unknown.
+    """
+
+    tokens: list[int]
+    boundary: int = 0
+
+    def __len__(self) -> int:
+        """Return how many tokens there are."""
+        return len(self.tokens)
+
+
 @dataclass(slots=True, eq=False)
 class Generation:
     """One request as the engine sees it.
 
     Attributes:
-        prompt: token ids.
+        prompt: what is answered.
         sampling: the fields of the engine's SamplingParams.
         max_tokens: most tokens of the answer.
         stop: strings that end it.
@@ -40,7 +57,7 @@ class Generation:
         cancelled: whether its end has been asked for.
     """
 
-    prompt: list[int]
+    prompt: Prompt
     sampling: dict[str, Any]
     max_tokens: int
     stop: list[str]

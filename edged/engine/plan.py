@@ -30,6 +30,10 @@ ChosenBy = Literal["configuration", "model_use"]
 
 BUDGET_SHARE = 0.6
 """Of the memory that is available: what "auto" takes, so that the device keeps room to breathe."""
+PREFIX_SHARE = 0.15
+"""Of that: what states take that are kept for later prompts."""
+MOST_PREFIX_BYTES = 256 << 20
+"""The same, at most, where the configuration says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +187,13 @@ class Planner:
         sequences = auto.sequences if model.sequences == "auto" else model.sequences
         repacked = repacked_types_here() if repack else frozenset()
         budget = engine.memory_budget_bytes or int(available * BUDGET_SHARE)
+        auto_bytes = min(MOST_PREFIX_BYTES, int(budget * PREFIX_SHARE))
+        prefix_bytes = auto_bytes if engine.prefix_cache_bytes == "auto" else engine.prefix_cache_bytes
         context = model.context
         if context == "auto":
             context = largest_context(
                 facts,
-                budget,
+                budget - prefix_bytes,
                 sequences,
                 model.kv_type,
                 at_most=DEFAULT_CONTEXT,
@@ -210,7 +216,8 @@ class Planner:
             flash_attention=flash_attention,
             repacked_types=repacked,
         )
-        check_fits(need, engine.memory_budget_bytes or available)
+        limit = engine.memory_budget_bytes or available
+        check_fits(need, limit)
         return Load(
             path=str(path),
             context=context,
@@ -224,7 +231,7 @@ class Planner:
             repack=repack,
             deterministic=engine.deterministic,
             step_milliseconds=engine.step_milliseconds,
-            prefix_bytes=0,
+            prefix_bytes=max(0, min(prefix_bytes, limit - need.needed_bytes)),
         )
 
     def _repack(self, key: str) -> tuple[bool, str | None]:

@@ -43,12 +43,12 @@ class PrefixStore:
         bytes: what they take.
 
     Args:
-        max_bytes: the same.
+        max_bytes: the same; it can be lowered later.
         cutting: where a state can be cut.
     """
 
     def __init__(self, max_bytes: int, cutting: PrefixReuse) -> None:
-        self.max_bytes = max_bytes
+        self.max_bytes = self._most_bytes = max_bytes
         self._cutting = cutting
         self.bytes = 0
         self._prefixes: list[Prefix] = []
@@ -80,7 +80,7 @@ class PrefixStore:
         prefix = Prefix(tokens, state, BOUNDARY_BONUS if is_boundary else 0, self._now)
         self._prefixes.append(prefix)
         self.bytes += state.size
-        self.shrink(self.max_bytes)
+        self._make_room()
 
     def use(self, prefix: Prefix) -> None:
         """Note that a state was of use."""
@@ -92,11 +92,10 @@ class PrefixStore:
         self._prefixes.remove(prefix)
         self.bytes -= prefix.state.size
 
-    def shrink(self, max_bytes: int) -> None:
-        """Keep no more than so many bytes from now on."""
-        self.max_bytes = max_bytes
-        while self.bytes > max_bytes:
-            self.drop(min(self._prefixes, key=lambda prefix: prefix.rank))
+    def limit(self, max_bytes: int) -> None:
+        """Keep no more than so many bytes from now on, and never more than at first."""
+        self.max_bytes = min(max_bytes, self._most_bytes)
+        self._make_room()
 
     def check(self) -> None:
         """Make sure that the figures are right.
@@ -107,6 +106,10 @@ class PrefixStore:
         size = sum(prefix.state.size for prefix in self)
         if size != self.bytes or size > self.max_bytes:
             raise LlamaError(f"states take {size} bytes; {self.bytes} are booked, {self.max_bytes} allowed")
+
+    def _make_room(self) -> None:
+        while self.bytes > self.max_bytes:
+            self.drop(min(self._prefixes, key=lambda prefix: prefix.rank))
 
     def _is_replaced(self, prefix: Prefix, tokens: list[int]) -> bool:
         if self._cutting == "whole":

@@ -93,9 +93,9 @@ class Scheduler:
                 return True
         return False
 
-    def shrink(self, prefix_bytes: int) -> None:
+    def limit_prefixes(self, max_bytes: int) -> None:
         """Let states that are kept for later prompts take no more than so many bytes from now on."""
-        self._streams.shrink(prefix_bytes)
+        self._streams.limit(max_bytes)
 
     def tune(self, threads: int, threads_batch: int) -> None:
         """Compute with so many threads from the next step on."""

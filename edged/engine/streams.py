@@ -182,9 +182,9 @@ class Streams:
             sequence.computed = 0
             sequence.computed = self._fill(stream, self.find(sequence))
 
-    def shrink(self, max_bytes: int) -> None:
-        """Let states that have no stream take no more than so many bytes."""
-        self._store.shrink(max_bytes)
+    def limit(self, max_bytes: int) -> None:
+        """Let states that have no stream take no more than so many bytes from now on."""
+        self._store.limit(max_bytes)
 
     def check(self) -> None:
         """Make sure that the cells are what the books say.

@@ -146,7 +146,7 @@ class Worker:
         self._texts = texts
         self._embedder = embedder
         self._scheduler = scheduler
-        self._prefixes = scheduler.prefixes if scheduler is not None else None  # as the daemon knows them
+        self._prefixes: Prefixes | None = None  # as the daemon knows them
         self._pause_seconds = 0.0
         self._rests_until = 0.0  # by the monotonic clock; the next step comes then
         channel.on_cancel = self._interrupt
@@ -156,6 +156,8 @@ class Worker:
 
         Messages come before the next step; but of those about texts, which take their time, one a step.
         """
+        if self._scheduler is not None:
+            self._tell_prefixes(self._scheduler.prefixes)
         while True:
             try:
                 message = self._next()
@@ -234,7 +236,7 @@ class Worker:
                 self._scheduler.tune(message.threads, message.threads_batch)
                 self._pause_seconds = message.pause_milliseconds / 1000
             case Trim() if self._scheduler is not None:
-                self._scheduler.shrink(message.prefix_bytes)
+                self._scheduler.limit_prefixes(message.prefix_bytes)
                 trim_heap()
                 self._tell_prefixes(self._scheduler.prefixes)
             case _:

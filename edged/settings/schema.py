@@ -82,6 +82,11 @@ class EngineTable(Table):
         False,
         description="Answers at temperature 0 that do not depend on who else asks, at the cost of speed.",
     )
+    prefix_cache_bytes: Annotated[int, Field(ge=0, le=2**40)] | Auto = Field(
+        "auto",
+        description="Memory for what was computed of system texts and conversations, so that it need not be "
+        "computed again; 0: none; auto: 15 % of what the engine may take, at most 256 MiB.",
+    )
     memory_budget_bytes: Annotated[int, Field(ge=2**24, le=2**40)] | None = Field(
         None,
         description="Memory that the engine may take; none: by what is available.",

@@ -16,7 +16,7 @@ import pytest
 
 from edged.core import Core, Ticket
 from edged.engine.client import Engine
-from edged.engine.generation import Generation
+from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Delta
 from edged.errors import EdgedError
 from edged.protocol import Client, Done, Frame, Request
@@ -50,14 +50,14 @@ class FakeEngine:
     def wake(self) -> None:
         self.wakes += 1
 
-    async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> list[int]:
+    async def prepare(self, messages: list[dict[str, str]] | None, raw: str | None = None) -> Prompt:
         self.asked.set()
         await self.gate.wait()
         if self.refuse:
             raise self.refuse
         self.prepared.append(messages if raw is None else raw)
         words = " ".join(m["content"] for m in messages or ()) if raw is None else raw
-        return list(range(len(words.split())))
+        return Prompt(list(range(len(words.split()))))
 
     def generate(self, generation: Generation) -> None:
         self.running.append(generation)

@@ -36,7 +36,7 @@ class OrderedEngine(FakeEngine):
         self.supervisor.pid = None
         self.supervisor.restarts = 0
         self.supervisor.load_progress = None
-        self.ready = None
+        self.ready = self.prefixes = None
         self.orders: list[str] = []
         self.refuses: EdgedError | None = None
         self.may_load = asyncio.Event()

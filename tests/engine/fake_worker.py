@@ -22,13 +22,18 @@ from edged.engine.messages import (
     Delta,
     Generate,
     Heartbeat,
+    Left,
     Load,
     LoadFailed,
+    Prefixes,
     Prepare,
     Prepared,
+    PutBack,
     Reading,
     Ready,
     Step,
+    Trim,
+    Tune,
 )
 from edged.engine.worker import Channel, log
 
@@ -73,10 +78,11 @@ def main() -> None:
             dimensions=0,
         )
     )
+    tuned = (0, 0, 0)
     while (message := channel.inbox.get()) is not None:
         match message:
             case Prepare():
-                channel.send(Prepared(message.request, [1, 2, 3], 0))
+                channel.send(Prepared(message.request, [1, 2, 3], 2))
             case Generate() if behaviour == "hangs":
                 hang()
             case Generate() if behaviour == "forgets":
@@ -93,9 +99,15 @@ def main() -> None:
                     )
                 )
             case Generate():
-                channel.send(Step([], [Reading(message.request, 3, 0)]))
+                channel.send(Step([], [Reading(message.request, 3, message.boundary)]))
                 if behaviour != "keeps-silent":
                     channel.send(Step([Delta(message.request, [7], "seven", [], "stop")], []))
+            case PutBack() if behaviour != "keeps-silent":
+                channel.send(Left(message.request))
+            case Tune():
+                tuned = (message.threads, message.threads_batch, message.pause_milliseconds)
+            case Trim():
+                channel.send(Prefixes(message.prefix_bytes, *tuned, 0, 0, 0))
             case Cancel():
                 channel.send(Step([Delta(message.request, [], "", [], "cancelled")], []))
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from edged.engine.backoff import BackOff
 from edged.engine.client import Engine
-from edged.engine.generation import Generation
+from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Delta, Load
 from edged.engine.plan import EnginePlan
 from edged.engine.quirks import Quirks
@@ -28,13 +28,13 @@ class Watcher:
 
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
-        self.readings: list[int] = []
+        self.readings: list[tuple[int, int]] = []
         self.error: EdgedError | None = None
         self.ended = asyncio.Event()
         self.begun = asyncio.Event()
 
-    def on_reading(self, done: int) -> None:
-        self.readings.append(done)
+    def on_reading(self, done: int, cached: int) -> None:
+        self.readings.append((done, cached))
         self.begun.set()
 
     def on_delta(self, delta: Delta) -> None:
@@ -125,7 +125,7 @@ async def running(
 
 def generation(watcher: Watcher, produced: list[int] | None = None) -> Generation:
     sampling: dict[str, Any] = {}
-    return Generation([1, 2, 3], sampling, 9, [], None, watcher, produced=produced or [])
+    return Generation(Prompt([1, 2, 3], 2), sampling, 9, [], None, watcher, produced=produced or [])
 
 
 async def changed(engine: Engine, state: str) -> None:

@@ -9,6 +9,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from edged.engine.generation import Prompt
+from edged.engine.messages import Prefixes
 from edged.engine.quirks import Quirks
 from edged.errors import EdgedError, ErrorCode
 from tests.engine.misbehaving import Model, Watcher, changed, generation, running
@@ -16,14 +18,78 @@ from tests.engine.misbehaving import Model, Watcher, changed, generation, runnin
 
 async def test_prompts_are_prepared_and_answered() -> None:
     async with running("serves") as engine:
-        assert await engine.prepare([{"role": "user", "content": "hi"}]) == [1, 2, 3]
+        assert await engine.prepare([{"role": "user", "content": "hi"}]) == Prompt([1, 2, 3], 2)
         watcher = Watcher()
         asked = generation(watcher)
         engine.generate(asked)
         await watcher.ended.wait()
         assert [d.text for d in watcher.deltas] == ["seven"]
         assert asked.produced == [7]
+        assert watcher.readings == [(3, 2)]  # the boundary went there, and came back as what was cached
         assert not engine.is_waiting()
+
+
+async def test_what_was_put_back_goes_on_where_it_was() -> None:
+    async with running("pauses") as engine:
+        watcher = Watcher()
+        asked = generation(watcher)
+        engine.generate(asked)
+        await watcher.begun.wait()
+        assert await engine.put_back(asked)
+        assert not engine.is_waiting()
+        assert not watcher.ended.is_set()
+        engine.generate(asked)
+        await watcher.ended.wait()
+        assert watcher.text == "seven seven "
+        assert asked.produced == [7, 7]
+        assert not await engine.put_back(asked), "it has ended"
+
+
+async def test_what_is_cancelled_while_it_is_put_back_ends_once() -> None:
+    async with running("pauses") as engine:
+        watcher = Watcher()
+        asked = generation(watcher)
+        engine.generate(asked)
+        await watcher.begun.wait()
+        leaving = engine.put_back(asked)
+        engine.cancel(asked)
+        assert not await leaving
+        assert [delta.finish for delta in watcher.deltas] == [None, "cancelled"]
+
+
+async def test_what_is_put_back_for_nobody_goes_on() -> None:
+    async with running("pauses") as engine:
+        watcher = Watcher()
+        asked = generation(watcher)
+        engine.generate(asked)
+        await watcher.begun.wait()
+        engine.put_back(asked).cancel()
+        await watcher.ended.wait()
+        assert watcher.text == "seven seven "
+
+
+async def test_what_was_being_put_back_when_the_engine_died_is_out() -> None:
+    async with running("keeps-silent") as engine:
+        watcher = Watcher()
+        asked = generation(watcher)
+        engine.generate(asked)
+        await watcher.begun.wait()
+        leaving = engine.put_back(asked)
+        engine.restart()
+        assert await leaving
+        engine.generate(asked)
+        assert engine.is_waiting() or engine.state != "ready"
+
+
+async def test_orders_hold_for_later_processes_too() -> None:
+    async with running("serves") as engine:
+        await engine.prepare(None, "until it is ready")
+        engine.tune(3, 2, 60_000)
+        engine.trim(11)
+        for _ in range(2):
+            await engine.prepare(None, "what is asked later is answered later")
+            assert engine.prefixes == Prefixes(11, 3, 2, 5000, 0, 0, 0), "what the fake one was told"
+            engine.restart()
 
 
 async def test_childs_lines_come_through_the_log_by_level() -> None:
@@ -39,7 +105,7 @@ async def test_childs_lines_come_through_the_log_by_level() -> None:
 async def test_illegal_kernel_is_survived_without_repacking_and_remembered(tmp_path: Path) -> None:
     path = tmp_path / "quirks.json"
     async with running("bad-kernel", Quirks(path)) as engine:
-        assert await engine.prepare(None, "hi") == [1, 2, 3]
+        assert await engine.prepare(None, "hi") == Prompt([1, 2, 3], 2)
         assert engine.plan is not None
         assert engine.plan.load.repack is False
         assert engine.supervisor.restarts == 1
@@ -66,7 +132,7 @@ async def test_request_that_kills_the_engine_twice_is_ended_and_others_are_serve
         await watcher.ended.wait()
         assert watcher.error is not None
         assert "SIGABRT" in watcher.error.message
-        assert await engine.prepare(None, "still there?") == [1, 2, 3]
+        assert await engine.prepare(None, "still there?") == Prompt([1, 2, 3], 2)
 
 
 async def test_model_that_is_refused_fails_what_waits_with_the_librarys_words() -> None:
@@ -161,7 +227,7 @@ async def test_what_is_asked_while_the_engine_is_being_unloaded_is_answered() ->
     async with running("serves") as engine:
         await engine.prepare(None, "hi")
         engine.unload()
-        assert await engine.prepare(None, "already again") == [1, 2, 3]
+        assert await engine.prepare(None, "already again") == Prompt([1, 2, 3], 2)
 
 
 async def test_unload_ends_a_pause_between_two_starts() -> None:
@@ -230,5 +296,5 @@ async def test_plan_that_fails_changes_nothing(other: str, reason: str) -> None:
         preparing = asyncio.create_task(engine.prepare(None, "and others wait"))
         await watcher.ended.wait()
         assert watcher.text == "seven seven "
-        assert await preparing == [1, 2, 3]
+        assert await preparing == Prompt([1, 2, 3], 2)
         assert "failed" not in states, "who waits must not be refused"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from edged.engine.plan import BUDGET_SHARE, EnginePlan, Planner
+from edged.engine.plan import BUDGET_SHARE, MOST_PREFIX_BYTES, PREFIX_SHARE, EnginePlan, Planner
 from edged.errors import EdgedError, ErrorCode
 from edged.models.catalogue import DEFAULT_MODEL, find
 from edged.models.gguf import read_gguf
@@ -164,6 +164,20 @@ def test_auto_context_is_what_the_model_and_the_default_allow(
         assert found.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("configured", "planned"), [(0, 0), (5 * MEBI, 5 * MEBI), (2**40, None), ("auto", MOST_PREFIX_BYTES)]
+)
+def test_prefix_cache_takes_what_it_may_but_no_more_than_there_is(
+    plan: Plan, configured: int | str, planned: int | None
+) -> None:
+    budget = 4 << 30
+    engine = {"memory_budget_bytes": budget, "prefix_cache_bytes": configured}
+    found = plan(model={"context": 1024, "sequences": 1}, engine=engine)
+    if planned is None:
+        planned = budget - estimate(found.facts, 1024, 1).needed_bytes
+    assert found.load.prefix_bytes == planned
+
+
 @pytest.mark.parametrize("budget", [32, 40, 50])
 def test_auto_context_is_the_largest_within_the_budget_and_a_note_says_so(
     plan: Plan, tiny_model: Path, budget: int
@@ -172,8 +186,10 @@ def test_auto_context_is_the_largest_within_the_budget_and_a_note_says_so(
     context = found.load.context
     assert 512 <= context < DEFAULT_CONTEXT
     facts = read_gguf(tiny_model)
-    assert estimate(facts, context, 4).needed_bytes <= budget * MEBI
-    assert estimate(facts, context + 256, 4).needed_bytes > budget * MEBI
+    prefixes = int(budget * MEBI * PREFIX_SHARE)
+    assert 0 < found.load.prefix_bytes <= prefixes
+    assert estimate(facts, context, 4).needed_bytes <= budget * MEBI - found.load.prefix_bytes
+    assert estimate(facts, context + 256, 4).needed_bytes > budget * MEBI - prefixes
     assert any(f"the context is {context} tokens" in note for note in found.notes)
 
 

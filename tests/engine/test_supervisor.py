@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from edged.engine.backoff import BackOff
 from edged.engine.client import Engine
+from edged.engine.generation import Prompt
 from edged.engine.oom import Memory
 from edged.errors import EdgedError, ErrorCode
 from tests.engine.misbehaving import Model, Watcher, changed, generation, running
@@ -129,7 +130,7 @@ async def test_it_stays_failed_while_it_is_tried_and_serves_when_that_succeeds()
         await told(engine, is_ready)
         assert set(states) == {"restarting", "failed", "ready"}
         assert engine.supervisor.reason is None
-        assert await engine.prepare(None, "hi") == [1, 2, 3]
+        assert await engine.prepare(None, "hi") == Prompt([1, 2, 3], 2)
 
 
 async def serves_again(engine: Engine, model: Model) -> None:
