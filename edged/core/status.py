@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import psutil
@@ -133,6 +134,7 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "flash_attention": load.flash_attention if load else None,
         "deterministic": load.deterministic if load else None,
         "load_progress": supervisor.load_progress,
+        "prefix_cache": asdict(engine.prefixes) if engine.prefixes else None,
         "notes": list(plan.notes) if plan else [],
     }
 
