@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,12 +72,27 @@ async def test_stream_goes_on_where_it_was(
     assert (await bystander).done
     died = deterministic.wait_for("the engine died", after=start)
     assert died["pid"] == killer.pids[0]
-    assert ("no sign of life" if number == signal.SIGSTOP else number.name) in died["reason"]
+    if number == signal.SIGSTOP:
+        assert "no sign of life" in died["reason"]
+        assert_its_stacks_were_logged(deterministic.events[start:])
+    else:
+        assert number.name in died["reason"]
     assert await reference(deterministic, moment) == expected, "the next request works"
     status = await deterministic.get("/v1/status")
     assert status["requests"]["running"] == status["requests"]["queued"] == 0
     await until(lambda: descriptors(deterministic) <= before)
     assert not Path(f"/proc/{killer.pids[0]}").exists()
+
+
+def assert_its_stacks_were_logged(events: list[dict[str, Any]]) -> None:
+    """See that the log says what a stopped engine was at, to the kernel and to Python, and no prompt."""
+    [hang] = [event for event in events if event["event"] == "the engine hangs"]
+    kernel = [event for event in events if event["event"] == "one of the hung engine's threads"]
+    assert {event["pid"] for event in kernel} == {hang["pid"]}
+    assert {event["state"] for event in kernel} == {"T"}
+    stacks = [event["frames"] for event in events if event["event"] == "stack of one of the engine's threads"]
+    assert any("worker.py" in frames[-4] and "main" in frames[-4] for frames in stacks)
+    assert "harbour" not in json.dumps([kernel, stacks])
 
 
 async def test_request_that_was_running_at_two_deaths_is_ended_with_a_clear_error(
