@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.brokers import MakeMosquitto, Mosquitto
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL_TOOL = ROOT / "tools" / "make_tiny_model.py"
+EMBEDDING_MODEL_TOOL = ROOT / "tools" / "make_tiny_embedding_model.py"
 
 
 @pytest.fixture(scope="session")
@@ -31,15 +32,48 @@ def smollm2(models_cache: Path) -> Path:
     return fetch(find(DEFAULT_MODEL), models_cache).path
 
 
+MakeTinyModel = Callable[[str], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_model(models_cache: Path) -> Path:
-    """A random llama of two layers and 512 tokens with a ChatML template."""
+def make_tiny_model(models_cache: Path) -> MakeTinyModel:
+    """Return a function that makes a random model of an architecture: two layers, 512 tokens, ChatML."""
     made_by = hashlib.sha256(TINY_MODEL_TOOL.read_bytes()).hexdigest()[:12]
-    path = models_cache / f"tiny-{made_by}.gguf"
-    if not path.exists():
-        models_cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, TINY_MODEL_TOOL, "--out", path], check=True)
-    return path
+
+    def make(architecture: str) -> Path:
+        path = models_cache / f"tiny-{architecture}-{made_by}.gguf"
+        if not path.exists():
+            models_cache.mkdir(parents=True, exist_ok=True)
+            options = ("--out", path, "--architecture", architecture)
+            subprocess.run([sys.executable, TINY_MODEL_TOOL, *options], check=True)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(make_tiny_model: MakeTinyModel) -> Path:
+    """A random llama of two layers and 512 tokens with a ChatML template."""
+    return make_tiny_model("llama")
+
+
+MakeEmbeddingModel = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="session")
+def make_embedding_model(models_cache: Path) -> MakeEmbeddingModel:
+    """Return a function that makes a tiny random model for embeddings, by kind (bert, llama) and pooling."""
+    made_by = hashlib.sha256(EMBEDDING_MODEL_TOOL.read_bytes()).hexdigest()[:12]
+
+    def make(kind: str, pooling: str) -> Path:
+        path = models_cache / f"tiny-{kind}-{pooling}-{made_by}.gguf"
+        if not path.exists():
+            models_cache.mkdir(parents=True, exist_ok=True)
+            options = ("--out", path, "--kind", kind, "--pooling", pooling)
+            subprocess.run([sys.executable, EMBEDDING_MODEL_TOOL, *options], check=True)
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")
