@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Write a tiny llama-architecture GGUF with random weights, for tests that need a model but no sense.
+"""Write a tiny GGUF with random weights, for tests that need a model but no sense.
 
 The same options give the same bytes. The file has a byte-level BPE vocabulary of its own (256 bytes, merges
 of lower-case letters, three control tokens) and ChatML as its template. What it generates is noise, and as
 the control tokens' output rows are zero it practically never ends by itself, but runs to its token limit.
+Of the architectures, the memory of llama can be cut at any position; lfm2 is a hybrid, whose first layer is
+recurrent, and gemma2 looks back over a short window in its first layer, so that theirs can't.
 Needs the `gguf` package, which is a test dependency.
 """
 
@@ -29,6 +31,11 @@ CHATML = (
 CONTEXT_LENGTH = 4096
 HEADS = 4
 KV_HEADS = 2
+WINDOW = 32
+CONVOLVED = 3
+
+ARCHITECTURES = ("llama", "lfm2", "gemma2")
+Shape = tuple[int, ...]
 
 
 def byte_symbols() -> list[str]:
@@ -47,7 +54,42 @@ def merges() -> Iterator[tuple[str, str]]:
         level = [left + right for left, right in pairs]
 
 
-def write_model(path: Path, *, seed: int, template: bool, layers: int, width: int, vocab_size: int) -> None:
+def layer_tensors(architecture: str, layer: int, width: int) -> dict[str, Shape]:
+    """Return the tensors of a layer; those of one dimension are norms."""
+    head, kv_width = width // HEADS, width // HEADS * KV_HEADS
+    attention: dict[str, Shape] = {
+        "attn_q": (width, width),
+        "attn_k": (kv_width, width),
+        "attn_v": (kv_width, width),
+        "attn_output": (width, width),
+    }
+    feed_forward: dict[str, Shape] = {
+        "ffn_norm": (width,),
+        "ffn_gate": (3 * width, width),
+        "ffn_up": (3 * width, width),
+        "ffn_down": (width, 3 * width),
+    }
+    if architecture == "gemma2":
+        feed_forward |= {"post_attention_norm": (width,), "post_ffw_norm": (width,)}
+    if architecture == "lfm2":
+        attention |= {"attn_q_norm": (head,), "attn_k_norm": (head,)}
+        if is_recurrent(architecture, layer):
+            attention = {
+                "shortconv.conv": (width, CONVOLVED),
+                "shortconv.in_proj": (3 * width, width),
+                "shortconv.out_proj": (width, width),
+            }
+    return {"attn_norm": (width,), **attention, **feed_forward}
+
+
+def is_recurrent(architecture: str, layer: int) -> bool:
+    """Say whether a layer has a state in place of attention."""
+    return architecture == "lfm2" and layer == 0
+
+
+def write_model(
+    path: Path, *, architecture: str, seed: int, template: bool, layers: int, width: int, vocab_size: int
+) -> None:
     """Write the model to `path`, whole or not at all.
 
     Raises:
@@ -64,7 +106,7 @@ def write_model(path: Path, *, seed: int, template: bool, layers: int, width: in
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    writer = gguf.GGUFWriter(temporary, "llama")
+    writer = gguf.GGUFWriter(temporary, architecture)
     writer.add_name("Tiny random model")
     writer.add_license("apache-2.0")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
@@ -73,10 +115,18 @@ def write_model(path: Path, *, seed: int, template: bool, layers: int, width: in
     writer.add_block_count(layers)
     writer.add_feed_forward_length(3 * width)
     writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_head_count_kv(
+        [0 if is_recurrent(architecture, layer) else KV_HEADS for layer in range(layers)]
+    )
     writer.add_rope_dimension_count(width // HEADS)
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
+    if architecture == "lfm2":
+        writer.add_shortconv_l_cache(CONVOLVED)
+    if architecture == "gemma2":
+        writer.add_sliding_window(WINDOW)
+        writer.add_key_length(width // HEADS)
+        writer.add_value_length(width // HEADS)
     writer.add_vocab_size(vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
@@ -96,24 +146,27 @@ def write_model(path: Path, *, seed: int, template: bool, layers: int, width: in
         values = random.standard_normal((rows, columns)) / np.sqrt(columns)
         return np.asarray(values, dtype=np.float16)
 
-    ones = np.ones(width, dtype=np.float32)
-    kv_width = width // HEADS * KV_HEADS
-    writer.add_tensor("token_embd.weight", weights(vocab_size, width))
+    def norm(length: int) -> npt.NDArray[np.float32]:
+        return np.ones(length, dtype=np.float32)
+
+    embedding = weights(vocab_size, width)
+    has_head = architecture != "gemma2"  # it says its tokens by the matrix that reads them
+    if not has_head:
+        embedding[: len(CONTROL_TOKENS)] = 0
+    writer.add_tensor("token_embd.weight", embedding)
     for layer in range(layers):
-        prefix = f"blk.{layer}"
-        writer.add_tensor(f"{prefix}.attn_norm.weight", ones)
-        writer.add_tensor(f"{prefix}.attn_q.weight", weights(width, width))
-        writer.add_tensor(f"{prefix}.attn_k.weight", weights(kv_width, width))
-        writer.add_tensor(f"{prefix}.attn_v.weight", weights(kv_width, width))
-        writer.add_tensor(f"{prefix}.attn_output.weight", weights(width, width))
-        writer.add_tensor(f"{prefix}.ffn_norm.weight", ones)
-        writer.add_tensor(f"{prefix}.ffn_gate.weight", weights(3 * width, width))
-        writer.add_tensor(f"{prefix}.ffn_up.weight", weights(3 * width, width))
-        writer.add_tensor(f"{prefix}.ffn_down.weight", weights(width, 3 * width))
-    writer.add_tensor("output_norm.weight", ones)
-    head = weights(vocab_size, width)
-    head[: len(CONTROL_TOKENS)] = 0
-    writer.add_tensor("output.weight", head)
+        for name, shape in layer_tensors(architecture, layer, width).items():
+            tensor = weights(*shape) if len(shape) > 1 else norm(*shape)
+            if name == "shortconv.conv":
+                tensor = tensor.astype(np.float32)
+            writer.add_tensor(f"blk.{layer}.{name}.weight", tensor)
+    writer.add_tensor(
+        "token_embd_norm.weight" if architecture == "lfm2" else "output_norm.weight", norm(width)
+    )
+    if has_head:
+        head = weights(vocab_size, width)
+        head[: len(CONTROL_TOKENS)] = 0
+        writer.add_tensor("output.weight", head)
 
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -128,6 +181,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--architecture", choices=ARCHITECTURES, default="llama", help="kind of layers (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the weights (default %(default)s)")
     parser.add_argument("--no-template", action="store_true", help="leave the chat template out")
     parser.add_argument("--layers", type=int, default=2, help="number of layers (default %(default)s)")
@@ -141,6 +197,7 @@ def main() -> None:
     try:
         write_model(
             options.out,
+            architecture=options.architecture,
             seed=options.seed,
             template=not options.no_template,
             layers=options.layers,
