@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import aiohttp
+import httpx2
+import openai
 import pytest
 from multidict import CIMultiDictProxy
+from openai import AsyncOpenAI
 
 from edged.errors import EdgedError
 from edged.frontends.http import ConnectionLimits, HttpFrontend
@@ -307,6 +310,19 @@ async def service(socket_dir: Path) -> AsyncIterator[Service]:
     """The frontend with the default limits."""
     async with serving(socket_dir) as service:
         yield service
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[AsyncOpenAI]:
+    """OpenAI's own client, unchanged, over the Unix socket."""
+    transport = httpx2.AsyncHTTPTransport(uds=str(service.path))
+    async with AsyncOpenAI(
+        base_url="http://edged/v1",
+        api_key="none",
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpx2Client(transport=transport),
+    ) as client:
+        yield client
 
 
 SHORT = ConnectionLimits(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -15,18 +13,6 @@ from edged.errors import EdgedError, ErrorCode
 from tests.frontends.http.conftest import WAIT_SECONDS, Service
 
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
-
-
-@pytest.fixture
-async def client(service: Service) -> AsyncIterator[AsyncOpenAI]:
-    transport = httpx2.AsyncHTTPTransport(uds=str(service.path))
-    async with AsyncOpenAI(
-        base_url="http://edged/v1",
-        api_key="none",
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpx2Client(transport=transport),
-    ) as client:
-        yield client
 
 
 async def test_chat(client: AsyncOpenAI, service: Service) -> None:
