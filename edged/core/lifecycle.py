@@ -107,9 +107,7 @@ class Lifecycle:
         )
 
     def _cancel(self, ticket: Ticket) -> None:
-        if ticket.generation is not None:
-            self._engine.cancel(ticket.generation)
-        else:
+        if ticket.generation is None or not self._engine.cancel(ticket.generation):
             ticket.finish("cancelled")
 
     def _finished(self, ticket: Ticket) -> None:

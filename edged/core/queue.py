@@ -27,9 +27,9 @@ class FairQueue:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._waiting: dict[Ticket, float] = {}  # to the time of arrival, in order of arrival
+        self._waiting: dict[Ticket, _Place] = {}
+        self._taken: dict[Ticket, _Place] = {}
         self._parties: dict[_Name, _Party] = {}
-        self._costs: dict[Ticket, float] = {}  # expected tokens of those that were taken
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -45,42 +45,84 @@ class FairQueue:
                 self._parties[name] = _Party(served=parent.share)
                 parent.members += 1
             self._parties[name].tickets += 1
-        self._waiting[ticket] = self._clock()
+        now = self._clock()
+        self._waiting[ticket] = _Place(arrived=now, since=now)
+
+    def put_back(self, ticket: Ticket, used: float) -> None:
+        """Let a ticket that was taken wait again: as if it had not been away, but for what it used so far."""
+        place = self._taken.pop(ticket)
+        self._settle(ticket, place, used)
+        place.since = self._clock()
+        self._waiting[ticket] = place
+
+    def ranked(self, eligible: Callable[[Ticket], bool]) -> list[Ticket]:
+        """Return the tickets that may run now, the next one first."""
+        now = self._clock()
+        return sorted(filter(eligible, self._waiting), key=lambda ticket: self._rank(ticket, now))
 
     def take(self, eligible: Callable[[Ticket], bool], cost: Callable[[Ticket], float]) -> Ticket | None:
         """Return the next ticket that may run now, None if there is none; `cost` says its expected tokens."""
-        now = self._clock()
-        ticket = min(filter(eligible, self._waiting), key=lambda t: self._rank(t, now), default=None)
+        ticket = next(iter(self.ranked(eligible)), None)
         if ticket is not None:
-            del self._waiting[ticket]
-            self._costs[ticket] = cost(ticket)
+            place = self._taken[ticket] = self._waiting.pop(ticket)
+            place.waited += self._clock() - place.since
+            place.expected = max(0.0, cost(ticket) - place.used)
             for name in _names(ticket):
-                self._parties[name].lent += self._costs[ticket]
+                self._parties[name].lent += place.expected
         return ticket
+
+    def taken_level(self, ticket: Ticket) -> float:
+        """Return the priority that a ticket was taken with, its age counted."""
+        return _level(ticket, self._taken[ticket].waited)
 
     def leave(self, ticket: Ticket, used: float) -> None:
         """Forget a ticket that has ended, waiting or taken, and count the tokens that it really used."""
-        self._waiting.pop(ticket, None)
-        expected = self._costs.pop(ticket, 0.0)
+        place = self._waiting.pop(ticket, None) or self._taken.pop(ticket)
+        self._settle(ticket, place, used)
         for name, above in pairwise(reversed(_names(ticket))):
-            parent, party = self._parties[above], self._parties[name]
-            party.lent -= expected
-            party.served += used
-            parent.share += used / parent.members
+            party = self._parties[name]
             party.tickets -= 1
             if not party.tickets:
                 del self._parties[name]
-                parent.members -= 1
-        everybody = self._parties[()]
-        everybody.lent -= expected
-        if not everybody.members:
+                self._parties[above].members -= 1
+        if not self._parties[()].members:
             del self._parties[()]
 
+    def _settle(self, ticket: Ticket, place: _Place, used: float) -> None:
+        """Count what a ticket has used by now instead of what was expected of it."""
+        newly, place.used = used - place.used, used
+        expected, place.expected = place.expected, 0.0
+        for name, above in pairwise(reversed(_names(ticket))):
+            party, parent = self._parties[name], self._parties[above]
+            party.lent -= expected
+            party.served += newly
+            parent.share += newly / parent.members
+        self._parties[()].lent -= expected
+
     def _rank(self, ticket: Ticket, now: float) -> tuple[float, ...]:
-        age = now - self._waiting[ticket]
-        level = min(_LEVELS["high"], _LEVELS[ticket.request.priority] + age // AGEING_SECONDS)
+        place = self._waiting[ticket]
+        level = _level(ticket, place.waited + now - place.since)
         _, client, user = (self._parties[name] for name in _names(ticket))
-        return (-level, client.served + client.lent, user.served + user.lent, self._waiting[ticket])
+        return (-level, client.served + client.lent, user.served + user.lent, place.arrived)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a ticket stands.
+
+    Attributes:
+        arrived: when it came.
+        since: when it began to wait, the last time.
+        waited: seconds that it waited before it was taken, all times together.
+        used: its tokens that are counted as served.
+        expected: its tokens that are lent.
+    """
+
+    arrived: float
+    since: float
+    waited: float = 0.0
+    used: float = 0.0
+    expected: float = 0.0
 
 
 @dataclass(slots=True)
@@ -88,7 +130,7 @@ class _Party:
     """A client, a user of one, or () for everybody.
 
     Attributes:
-        served: tokens of its requests that have ended.
+        served: tokens of its requests, without those that are lent.
         lent: expected tokens of those that run.
         share: tokens that each of its members would have been served, had they shared equally.
         members: active parties within it.
@@ -100,6 +142,15 @@ class _Party:
     share: float = 0.0
     members: int = 0
     tickets: int = 0
+
+
+def level_of(ticket: Ticket) -> float:
+    """Return the priority that a ticket was asked with."""
+    return _LEVELS[ticket.request.priority]
+
+
+def _level(ticket: Ticket, waited: float) -> float:
+    return min(_LEVELS["high"], level_of(ticket) + waited // AGEING_SECONDS)
 
 
 def _names(ticket: Ticket) -> tuple[_Name, _Name, _Name]:

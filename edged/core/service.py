@@ -190,7 +190,7 @@ class Core:
         self.engine.supervisor.stall_seconds = settings.watch.liveness.engine_seconds
 
     def close(self) -> None:
-        """Let nothing in any more, and start nothing."""
+        """Let nothing in any more, and start nothing but what has begun and was put back."""
         self.dispatcher.closed = True
 
     async def stop(self, budget_seconds: float) -> None:
@@ -199,17 +199,19 @@ class Core:
         What is written down and has not ended by then is left for the next daemon.
         """
         self.close()
+        begun = [*self.dispatcher.running, *self.dispatcher.put_back]
         for ticket in self.in_hand():
-            if ticket not in self.dispatcher.running:
+            if ticket not in begun:
                 self._give_up(ticket)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(budget_seconds):
-                for ticket in list(self.dispatcher.running):
+                for ticket in begun:
                     await ticket.wait()
                 await self.direct.wait()
         self.direct.stop()
-        for ticket in list(self.dispatcher.running):
-            self._give_up(ticket)
+        for ticket in begun:
+            if ticket.terminal is None:
+                self._give_up(ticket)
 
     def _give_up(self, ticket: Ticket) -> None:
         if ticket.durable:

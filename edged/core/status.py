@@ -88,10 +88,12 @@ def status(core: Core) -> dict[str, Any]:
         "requests": {
             "queued": len(core.queue),
             "running": core.running,
+            "put_back": len(core.dispatcher.put_back),
             "accepted_total": core.outcomes.accepted,
             "done_total": core.outcomes.done,
             "failed_total": core.outcomes.failed,
             "cancelled_total": core.outcomes.cancelled,
+            "put_back_total": core.dispatcher.put_back_total,
         },
         "speed": {
             "prompt_tokens_per_second": _rounded(core.speed.prompt_tokens_per_second),
@@ -101,6 +103,7 @@ def status(core: Core) -> dict[str, Any]:
         "memory": {
             "daemon_bytes": _resident(os.getpid()),
             "engine_bytes": _resident(core.engine.supervisor.pid),
+            "engine_estimate": _estimate(core.engine),
             "available_bytes": psutil.virtual_memory().available,
         },
         "limits": {
@@ -136,6 +139,17 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "load_progress": supervisor.load_progress,
         "prefix_cache": asdict(engine.prefixes) if engine.prefixes else None,
         "notes": list(plan.notes) if plan else [],
+    }
+
+
+def _estimate(engine: Engine) -> dict[str, int] | None:
+    """Return what the engine was expected to take when it was loaded; the prefix cache at most, on top."""
+    if engine.plan is None:
+        return None
+    return {
+        "anonymous_bytes": engine.plan.memory.anonymous_bytes,
+        "file_bytes": engine.plan.memory.file_bytes,
+        "prefix_cache_bytes": engine.plan.load.prefix_bytes,
     }
 
 

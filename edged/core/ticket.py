@@ -30,7 +30,7 @@ from edged.protocol import (
 
 FORGOTTEN: dict[str, Any] = {"prompt": None, "messages": None, "system": None, "stop": (), "logit_bias": {}}
 
-State = Literal["queued", "running", "finished"]
+State = Literal["queued", "running", "put_back", "finished"]
 
 
 class Key(NamedTuple):
@@ -48,7 +48,7 @@ class Ticket:
         id: the requester's name for it, or the one that edged made.
         client: who asked.
         request: what was asked; without its texts once it has finished.
-        state: queued, running or finished.
+        state: queued, running, put_back (it has begun, and waits to go on) or finished.
         created: unix time of admission.
         terminal: the last frame, once it has finished.
         answer: as far as it has come.
@@ -204,6 +204,15 @@ class Ticket:
     def start(self, generation: Generation) -> None:
         """Note that the request begins to be computed."""
         self.generation = generation
+        self.resume()
+
+    def pause(self) -> None:
+        """Note that the request is put back: its answer goes on later, where it is."""
+        self.state = "put_back"
+        self._stopwatch.note_pause()
+
+    def resume(self) -> None:
+        """Note that the request is computed from now on."""
         self.state = "running"
         self._stopwatch.note_start()
 

@@ -22,6 +22,8 @@ class Stopwatch:
         self._started: float | None = None
         self._first_token: float | None = None
         self._last_token: float | None = None
+        self._paused: float | None = None  # since when, or since when the last time
+        self._pauses = 0.0  # seconds, in the midst of the answer
 
     @property
     def waited(self) -> float:
@@ -33,8 +35,18 @@ class Stopwatch:
         self._admitted = self._clock() - seconds
 
     def note_start(self) -> None:
-        """Note that the request begins to be computed."""
-        self._started = self._clock()
+        """Note that the request begins to be computed, or goes on after a pause."""
+        now = self._clock()
+        if self._started is None or self._paused is None:
+            self._started = now
+        elif self._first_token is None:
+            self._started += now - self._paused  # it was queued for longer
+        else:
+            self._pauses += now - self._paused
+
+    def note_pause(self) -> None:
+        """Note that the request is not computed for a while."""
+        self._paused = self._clock()
 
     def note_token(self) -> None:
         """Note that a part of the answer has come."""
@@ -53,7 +65,7 @@ class Stopwatch:
         if self._first_token is None or self._last_token is None:
             return Timings(queued_ms)
         reading = max(self._first_token - started, 1e-6)
-        generating = self._last_token - self._first_token
+        generating = self._last_token - self._first_token - self._pauses
         steps = completion_tokens - 1
         return Timings(
             queued_ms,

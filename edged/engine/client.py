@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from edged.engine.embeddings import Embedding, Embeddings
-from edged.engine.generation import Generation, Prompt
+from edged.engine.generation import Generation, Prompt, model_changed
 from edged.engine.generations import Generations
 from edged.engine.messages import (
     Detokenize,
@@ -187,9 +187,9 @@ class Engine:
         self._expect_answer()
         self._generations.add(generation, self.ready if self._serves else None)
 
-    def cancel(self, generation: Generation) -> None:
-        """End a generation with finish reason `cancelled`."""
-        self._generations.cancel(generation)
+    def cancel(self, generation: Generation) -> bool:
+        """End a generation with finish reason `cancelled`; say whether it is there to be ended."""
+        return self._generations.cancel(generation)
 
     def put_back(self, generation: Generation) -> asyncio.Future[bool]:
         """Take a generation out of its stream without ending it, so that `generate` can go on with it later.
@@ -299,11 +299,7 @@ class Engine:
         self._questions.begin()
         before, self._key = self._key, self.plan.key
         if before not in ("", self._key):
-            self._fail_all(
-                EdgedError(
-                    ErrorCode.MODEL_UNAVAILABLE, "the model was changed while this request ran; ask again"
-                )
-            )
+            self._fail_all(model_changed())
         self._generations.begin(ready)
         self._embeddings.begin()
         if self._trial is not None and not self._trial.done():

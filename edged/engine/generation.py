@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edged.engine.messages import Delta
-from edged.errors import EdgedError
+from edged.errors import EdgedError, ErrorCode
 
 
 class Watcher(Protocol):
@@ -68,3 +68,8 @@ class Generation:
     deaths: int = 0
     at_engine: bool = False
     cancelled: bool = False
+
+
+def model_changed() -> EdgedError:
+    """Return the error of what another model can't go on with."""
+    return EdgedError(ErrorCode.MODEL_UNAVAILABLE, "the model was changed while this request ran; ask again")

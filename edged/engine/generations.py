@@ -39,15 +39,18 @@ class Generations:
         if ready is not None:
             self._begin(generation, ready)
 
-    def cancel(self, generation: Generation) -> None:
-        """End a generation with finish reason `cancelled`."""
-        if generation.number not in self._generations or generation.cancelled:
-            return
+    def cancel(self, generation: Generation) -> bool:
+        """End a generation with finish reason `cancelled`; say whether it is there to be ended."""
+        if generation.number not in self._generations:
+            return False
+        if generation.cancelled:
+            return True
         generation.cancelled = True
         if generation.at_engine:
             self._send(Cancel(generation.number))
         else:
             self._end_cancelled(generation)
+        return True
 
     def put_back(self, generation: Generation) -> asyncio.Future[bool]:
         """Take a generation out of the engine; whether it is out, or has ended meanwhile, comes later."""

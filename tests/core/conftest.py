@@ -45,6 +45,8 @@ class FakeEngine:
         self.gate = asyncio.Event()  # prompts are prepared while it is set
         self.gate.set()
         self.asked = asyncio.Event()
+        self.leaving: dict[Generation, asyncio.Future[bool]] = {}
+        self.lets_go = True  # at once what is to be put back
         self.wakes = 0
 
     def wake(self) -> None:
@@ -70,18 +72,44 @@ class FakeEngine:
             self._began.clear()
             await self._began.wait()
 
-    def cancel(self, generation: Generation) -> None:
-        if generation in self.running:
+    def cancel(self, generation: Generation) -> bool:
+        is_here = generation in self.running
+        if is_here:
+            self._end(generation, Delta(0, [], "", [], "cancelled"))
+        return is_here
+
+    def put_back(self, generation: Generation) -> asyncio.Future[bool]:
+        leaving = self.leaving[generation] = asyncio.get_running_loop().create_future()
+        if self.lets_go:
+            self.let_go()
+        return leaving
+
+    def let_go(self) -> None:
+        """Let all leave that are to be put back."""
+        for generation, leaving in self.leaving.items():
             self.running.remove(generation)
-            generation.watcher.on_delta(Delta(0, [], "", [], "cancelled"))
+            leaving.set_result(True)
+        self.leaving.clear()
+
+    def find(self, id: str) -> Generation:
+        """Return what runs for a request."""
+        return next(g for g in self.running if cast(Any, g.watcher).id == id)
 
     def say(self, text: str, generation: Generation | None = None, *, finish: str | None = None) -> None:
         """Let a generation (the oldest by default) produce a token."""
         generation = generation or self.running[0]
         generation.produced.append(1)
+        delta = Delta(0, [1], text, [], cast(Any, finish))
         if finish:
-            self.running.remove(generation)
-        generation.watcher.on_delta(Delta(0, [1], text, [], cast(Any, finish)))
+            self._end(generation, delta)
+        else:
+            generation.watcher.on_delta(delta)
+
+    def _end(self, generation: Generation, delta: Delta) -> None:
+        self.running.remove(generation)
+        if leaving := self.leaving.pop(generation, None):
+            leaving.set_result(False)
+        generation.watcher.on_delta(delta)
 
     def answer(self, text: str = "yes") -> None:
         """Let the oldest generation end with a text."""

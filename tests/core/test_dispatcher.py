@@ -41,7 +41,7 @@ async def test_high_priority_goes_first(core: Core, engine: FakeEngine) -> None:
         await core.submit(ask(id=name, priority=priority), ALICE)
     while engine.running:
         engine.answer()
-    assert engine.started == ["running", "high", "normal", "low"]
+    assert engine.started == ["running", "high", "running", "normal", "low"]
 
 
 async def test_requests_wait_for_an_engine_that_is_starting(core: Core, engine: FakeEngine) -> None:

@@ -97,7 +97,7 @@ def test_every_ticket_is_taken_once_and_nothing_is_left_behind(
     assert set(taken) == set(waiting)
     assert len(taken) == len(waiting)
     assert not queue._parties
-    assert not queue._costs
+    assert not queue._taken
 
 
 def test_one_time_newcomers_do_not_starve_a_steady_client() -> None:
@@ -113,3 +113,38 @@ def test_one_time_newcomers_do_not_starve_a_steady_client() -> None:
         order.append(taken.client.name)
         queue.leave(taken, used=10)
     assert order.count("steady") >= 2
+
+
+def test_what_is_put_back_is_charged_what_it_used_once() -> None:
+    queue = FairQueue()
+    long, short = ticket("a", cost=1000), ticket("b", cost=100)
+    for t in (long, short):
+        queue.put(t)
+    assert take(queue) is long
+    queue.put_back(long, used=50)
+    assert queue._parties["socket", "a"].lent == 0
+    assert take(queue) is short  # b was served nothing yet
+    assert take(queue) is long
+    assert queue._parties["socket", "a"].lent == 950
+    queue.put(ticket("a"))
+    queue.leave(long, used=80)
+    assert queue._parties["socket", "a"].served == 80
+
+
+def test_only_the_time_in_the_queue_raises_the_priority() -> None:
+    now = [0.0]
+    queue = FairQueue(lambda: now[0])
+    low = ticket("a", "low")
+    queue.put(low)
+    assert take(queue) is low
+    now[0] = 10 * AGEING_SECONDS  # it runs
+    queue.put_back(low, used=1)
+    queue.put(ticket("b"))
+    assert take(queue) is not low
+    now[0] += AGEING_SECONDS
+    assert take(queue) is low
+    assert queue.taken_level(low) == 1
+    queue.put_back(low, used=1)
+    now[0] += AGEING_SECONDS
+    assert take(queue) is low
+    assert queue.taken_level(low) == 2

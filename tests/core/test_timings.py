@@ -26,3 +26,23 @@ def test_wait_is_corrected() -> None:
     stopwatch.waited = 50.0
     stopwatch.note_start()
     assert stopwatch.timings(1, 0).queued_ms == 50_000.0
+
+
+def test_pauses_are_time_in_the_queue_and_no_time_of_generating() -> None:
+    now = 0.0
+    stopwatch = Stopwatch(clock=lambda: now)
+    stopwatch.note_start()
+    now = 1.0
+    stopwatch.note_pause()
+    now = 5.0
+    stopwatch.note_start()
+    now = 6.0
+    stopwatch.note_token()
+    assert stopwatch.timings(40, 1) == Timings(4000.0, 6000.0, 20.0, None)
+    now = 7.0
+    stopwatch.note_pause()
+    now = 10.0
+    stopwatch.note_start()
+    now = 11.0
+    stopwatch.note_token()
+    assert stopwatch.timings(40, 11) == Timings(4000.0, 6000.0, 20.0, 5.0)
