@@ -232,13 +232,17 @@ class Worker:
             case PutBack() if self._scheduler is not None:
                 if self._scheduler.put_back(message.request):
                     self._channel.send(Left(message.request))
-            case Tune() if self._scheduler is not None:
-                self._scheduler.tune(message.threads, message.threads_batch)
+            case Tune():
                 self._pause_seconds = message.pause_milliseconds / 1000
-            case Trim() if self._scheduler is not None:
-                self._scheduler.limit_prefixes(message.prefix_bytes)
+                self._embedder.tune(message.threads, message.threads_batch)
+                if self._scheduler is not None:
+                    self._scheduler.tune(message.threads, message.threads_batch)
+            case Trim():
+                self._embedder.trim()
+                if self._scheduler is not None:
+                    self._scheduler.limit_prefixes(message.prefix_bytes)
+                    self._tell_prefixes(self._scheduler.prefixes)
                 trim_heap()
-                self._tell_prefixes(self._scheduler.prefixes)
             case _:
                 log("warning", "unexpected message", name=type(message).__name__)
 
