@@ -135,5 +135,7 @@ class Life:
             silent = self._patience.exceeded(owing=self._is_owing())
         self._verdict = f"it gave no sign of life for {silent:.1f} s"
         _log.error("the engine hangs", pid=process.pid, silent_seconds=round(silent, 1))
-        await log_stacks(process, self._written)
-        self.kill()
+        try:
+            await log_stacks(process, self._written)
+        finally:
+            self.kill()

@@ -239,8 +239,10 @@ class Supervisor:
         self.state, self.reason = "restarting", death.reason
         fallback = death.signal == signal.SIGILL and load.repack and self._on_illegal_instruction()
         _log.error("the engine died", reason=death.reason, pid=death.pid, without_repacking_next=fallback)
-        pause = 0.0 if fallback else self.back_off.died(load, death)
         self._listener.on_death(death.reason, blameless=fallback)
+        if fallback:
+            return 0.0
+        pause = self.back_off.died(load, death)
         if self.back_off.has_given_up:
             reason = self.back_off.explain(death)
             error = EdgedError(ErrorCode.MODEL_UNAVAILABLE, reason, retry_after_s=pause)

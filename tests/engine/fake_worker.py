@@ -60,6 +60,8 @@ def main() -> None:
         behaviour == "dies-while-broken" and Path(load.path).read_text() == "broken"
     ):
         raise SystemExit(3)
+    if behaviour == "loads-for-ever":
+        hang()
     if behaviour == "is-killed":
         os.kill(os.getpid(), signal.SIGKILL)
     log("warning", "a line of the child", place="fake")

@@ -30,10 +30,12 @@ class Machine:
         return Memory(1000, self.available)
 
 
-def back_off(pause: float = LONG, deaths: int = DEATHS, memory: Machine | None = None) -> BackOff:
+def back_off(
+    pause: float = LONG, deaths: int = DEATHS, memory: Machine | None = None, look: float = 0.01
+) -> BackOff:
     """Return one that gives up after a few deaths, looks often, and pauses for so long once it has."""
     pauses = [*[0.0] * (deaths - 1), pause]
-    return BackOff(pauses=pauses, most_deaths=deaths, look_seconds=0.01, memory=memory or Machine())
+    return BackOff(pauses=pauses, most_deaths=deaths, look_seconds=look, memory=memory or Machine())
 
 
 async def told(engine: Engine, condition: Callable[[], bool]) -> None:
@@ -114,7 +116,18 @@ async def test_an_engine_that_kills_itself_over_every_request_is_given_up_too() 
         assert engine.state == "failed"
 
 
-async def test_it_stays_failed_while_it_is_tried_and_serves_when_that_succeeds() -> None:
+async def test_it_stays_failed_while_it_is_tried() -> None:
+    model = Model("dies-at-load")
+    async with running(model, back_off=back_off(look=LONG)) as engine:
+        await changed(engine, "failed")
+        model.behaviour = "loads-for-ever"
+        engine.supervisor.retry_now()
+        while engine.supervisor.load_progress is None:
+            await asyncio.sleep(0)  # nothing tells of it
+        assert engine.state == "failed", "who asks now is refused, not kept waiting"
+
+
+async def test_it_is_tried_from_time_to_time_and_serves_when_that_succeeds() -> None:
     model = Model("dies-at-load")
     async with running(model, back_off=back_off(0.05)) as engine:
         await changed(engine, "failed")
