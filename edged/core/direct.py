@@ -42,6 +42,11 @@ class Direct:
         self._outcomes = outcomes
         self._works: set[asyncio.Task[Any]] = set()
 
+    @property
+    def in_hand(self) -> int:
+        """Return how many wait for an answer."""
+        return len(self._works)
+
     async def embed(self, texts: Sequence[str], client: Client) -> list[Embedding]:
         """Return the embedding of each text.
 

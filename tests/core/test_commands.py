@@ -283,6 +283,20 @@ async def test_unload_is_refused_while_the_model_is_needed(house: House) -> None
     assert house.engine.orders == []
 
 
+async def test_unload_is_refused_while_embeddings_are_computed(house: House) -> None:
+    async def embed(texts: list[str], on_begin: Any) -> None:
+        await asyncio.Event().wait()
+
+    house.engine.embed = embed  # type: ignore[attr-defined]
+    embedding = asyncio.create_task(house.core.direct.embed(["a"], ALICE))
+    while not house.core.direct.in_hand:
+        await asyncio.sleep(0)
+    assert (await house.refusal("model_unload")).code is ErrorCode.BUSY
+    embedding.cancel()
+    await asyncio.gather(embedding, return_exceptions=True)
+    await house.run("model_unload")
+
+
 async def test_model_list_has_the_devices_and_the_catalogues(house: House) -> None:
     data = await house.run("model_list")
     assert data["chosen_by"] == "configuration"

@@ -86,7 +86,7 @@ class ModelCommands:
         check_known(fields)
         self.check_idle()
         engine = self._core.engine
-        if count := len(self._core.in_hand()):
+        if count := len(self._core.in_hand()) + self._core.direct.in_hand:
             raise EdgedError(
                 ErrorCode.BUSY,
                 f"{count} requests are in hand, and the model is needed until the last has ended: wait, "
@@ -145,6 +145,7 @@ class ModelCommands:
             async with asyncio.timeout(self._core.settings.stop_seconds):
                 while self._core.running:
                     await self._one_ended()
+                await self._core.direct.wait()
 
     async def _one_ended(self) -> None:
         ends = [asyncio.ensure_future(ticket.wait()) for ticket in self._core.in_hand()]
