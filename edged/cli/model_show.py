@@ -32,12 +32,12 @@ def show(path: Path, settings: Settings, *, as_json: bool) -> None:
     print(
         f"\nMemory for {first.sequences} requests at once, KV cache {first.kv_type}, by tokens of a request:"
     )
-    rows = [("CONTEXT", "KV CACHE", "COMPUTING", "WEIGHTS", "IN ALL")]
+    rows: list[tuple[str, ...]] = [("CONTEXT", "REPACKED", "KV CACHE", "COMPUTING", "MAPPED", "IN ALL")]
     for each in estimates:
-        computing = each.compute_bytes + each.output_bytes + each.process_bytes
-        row = (size(each.kv_bytes), size(computing), size(each.weights_bytes), size(each.needed_bytes))
+        own = (each.repacked_bytes, each.kv_bytes, each.computing_bytes + each.process_bytes)
+        row = map(size, (*own, each.file_bytes, each.needed_bytes))
         rows.append((str(each.context), *row))
-    print_rows(rows, right=frozenset(range(5)))
+    print_rows(rows, right=frozenset(range(6)))
 
 
 def _contexts(trained: int) -> Iterator[int]:
@@ -67,7 +67,8 @@ def _estimate(facts: GgufFacts, settings: Settings, context: int) -> MemoryEstim
 
 
 def _memory_fields(each: MemoryEstimate) -> dict[str, Any]:
-    return {**asdict(each), "anonymous_bytes": each.anonymous_bytes, "needed_bytes": each.needed_bytes}
+    sums = {name: getattr(each, name) for name in ("anonymous_bytes", "file_bytes", "needed_bytes")}
+    return {**asdict(each), **sums}
 
 
 def _facts(path: Path, facts: GgufFacts) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ def run(args: Namespace) -> Exit:
             ("requests", _requests(status["requests"], status["limits"])),
             ("speed", _speed(status["speed"])),
             ("memory", _memory(status["memory"])),
+            *_estimate(status["memory"]["engine_estimate"]),
             ("sessions", str(status["sessions"])),
             ("mqtt", _mqtt(status.get("mqtt"))),
             *_journal(status.get("journal")),
@@ -93,6 +94,19 @@ def _memory(memory: Fields) -> str:
         f"daemon {size(memory['daemon_bytes'])}, engine {size(memory['engine_bytes'])},"
         f" {size(memory['available_bytes'])} available"
     )
+
+
+def _estimate(estimate: Fields | None) -> list[tuple[str, str]]:
+    if estimate is None:
+        return []
+    return [
+        (
+            "needs",
+            f"engine {size(estimate['anonymous_bytes'])} of its own,"
+            f" {size(estimate['file_bytes'])} mapped,"
+            f" prefix cache up to {size(estimate['prefix_cache_bytes'])}",
+        )
+    ]
 
 
 def _mqtt(mqtt: Fields | None) -> str:

@@ -20,7 +20,7 @@ from edged.engine.quirks import Quirks, machine_key
 from edged.errors import EdgedError, ErrorCode
 from edged.models import store
 from edged.models.gguf import GgufFacts, read_gguf
-from edged.models.memory import CONTEXT_STEP, check_fits, estimate, largest_context
+from edged.models.memory import CONTEXT_STEP, MemoryEstimate, check_fits, estimate, largest_context
 from edged.models.sizing import DEFAULT_CONTEXT, defaults, repacked_types_here
 from edged.settings import Settings
 
@@ -42,6 +42,7 @@ class EnginePlan:
 
     Attributes:
         load: what the engine is told.
+        memory: what it will take for that, beside the prefix cache.
         facts: what the model's file says of itself.
         name: what requests call the model.
         file: its path.
@@ -56,6 +57,7 @@ class EnginePlan:
     """
 
     load: Load
+    memory: MemoryEstimate
     facts: GgufFacts
     name: str
     file: str
@@ -160,9 +162,10 @@ class Planner:
         path, facts = model.path, model.facts
         key = machine_key(path, self._library)
         repack, repack_reason = self._repack(key)
-        load = self._load(path, facts, repack=repack, freed_bytes=freed_bytes)
+        load, memory = self._load(path, facts, repack=repack, freed_bytes=freed_bytes)
         return EnginePlan(
             load=load,
+            memory=memory,
             facts=facts,
             name=store.name_of(path),
             file=str(path),
@@ -175,8 +178,10 @@ class Planner:
             remember_repack_fault=lambda: self._remember_repack_fault(key),
         )
 
-    def _load(self, path: Path, facts: GgufFacts, *, repack: bool, freed_bytes: int) -> Load:
-        """Fill in what "auto" stands for, within the memory that there is."""
+    def _load(
+        self, path: Path, facts: GgufFacts, *, repack: bool, freed_bytes: int
+    ) -> tuple[Load, MemoryEstimate]:
+        """Fill in what "auto" stands for, within the memory that there is; say what is needed of it."""
         model, engine = self._settings.model, self._settings.engine
         memory = psutil.virtual_memory()
         available = memory.available + freed_bytes
@@ -218,7 +223,7 @@ class Planner:
         )
         limit = engine.memory_budget_bytes or available
         check_fits(need, limit)
-        return Load(
+        load = Load(
             path=str(path),
             context=context,
             sequences=sequences,
@@ -233,6 +238,7 @@ class Planner:
             step_milliseconds=engine.step_milliseconds,
             prefix_bytes=max(0, min(prefix_bytes, limit - need.needed_bytes)),
         )
+        return load, need
 
     def _repack(self, key: str) -> tuple[bool, str | None]:
         """Say whether to repack weights, and why not."""
@@ -258,4 +264,10 @@ class Planner:
         roomy = min(DEFAULT_CONTEXT, facts.n_ctx_train) // CONTEXT_STEP * CONTEXT_STEP
         if self._settings.model.context == "auto" and load.context < roomy:
             notes.append(f"the context is {load.context} tokens: that is what fits the memory")
+        wanted = self._settings.engine.prefix_cache_bytes
+        if wanted != "auto" and load.prefix_bytes < wanted:
+            notes.append(
+                f"the prefix cache gets {load.prefix_bytes / 1e6:.0f} MB of the {wanted / 1e6:.0f} MB of "
+                "engine.prefix_cache_bytes: the rest of the memory is needed"
+            )
         return notes

@@ -2,8 +2,8 @@
 
 The KV cache, the logits and the repacked weights are exact. The compute buffer follows the shape of
 llama.cpp's graph for plain transformers and was measured to be within 2 % with llama-cpp-python 0.3.36;
-windowed layers are counted with a full cache. What the vocabulary and the process take is rounded up from
-measurements.
+windowed layers are counted with a full cache. What the vocabulary and the process take was measured
+(tools/measure_memory.py). Each part is what it can come to: an engine whose requests are short takes less.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edged.models.ggml import row_bytes
 from edged.models.gguf import GgufFacts
+from edged.models.header import Tensor
 from edged.models.store import unavailable
 
 CONTEXT_STEP = 256
@@ -20,9 +21,12 @@ CONTEXT_STEP = 256
 
 MIN_CONTEXT = 512
 
-_PROCESS_BYTES = 24 << 20  # interpreter, bindings, scheduler and buffers of the graph
-_VOCABULARY_BYTES_PER_TOKEN = 320
+_PROCESS_BYTES = 24 << 20  # interpreter, bindings, scheduler and the graph's own description
+_VOCABULARY_BYTES_PER_TOKEN = 290
 _CELL_BYTES = 72  # what a cell of the KV cache costs beside its keys and values
+_CODE_BYTES = 6 << 20  # of the interpreter and the libraries, as far as they are used
+_PAGES_AT_ONCE = 1 << 16  # what the kernel maps around a page that is touched, and a row or a norm is in
+_ALIGNMENT = 32  # of tensors in the file, where it does not say otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,12 @@ class MemoryEstimate:
         context: tokens of one sequence, rounded up as llama.cpp does.
         sequences: how many sequences there are.
         kv_type: type of the numbers in the KV cache.
-        weights_bytes: weights mapped from the file; the kernel can drop and read them again.
-        repacked_bytes: a copy of part of them, laid out for the processor.
+        weights_bytes: all weights of the file.
+        mapped_bytes: those that stay mapped from it; the kernel can drop and read them again.
+        repacked_bytes: a copy of the others, laid out for the processor.
         kv_bytes: the KV cache of all sequences.
         compute_bytes: intermediate results of one pass.
+        work_bytes: what the kernels convert on their way.
         output_bytes: logits, a row for each sequence.
         process_bytes: the interpreter, the library and the vocabulary.
     """
@@ -45,28 +51,33 @@ class MemoryEstimate:
     sequences: int
     kv_type: str
     weights_bytes: int
+    mapped_bytes: int
     repacked_bytes: int
     kv_bytes: int
     compute_bytes: int
+    work_bytes: int
     output_bytes: int
     process_bytes: int
 
     @property
     def anonymous_bytes(self) -> int:
         """What the process takes for itself, and nothing but its end gives back."""
-        return (
-            self.repacked_bytes + self.kv_bytes + self.compute_bytes + self.output_bytes + self.process_bytes
-        )
+        return self.repacked_bytes + self.kv_bytes + self.computing_bytes + self.process_bytes
+
+    @property
+    def computing_bytes(self) -> int:
+        """What a pass takes beside weights and cache."""
+        return self.compute_bytes + self.work_bytes + self.output_bytes
 
     @property
     def file_bytes(self) -> int:
-        """What is mapped from the model's file."""
-        return self.weights_bytes
+        """What of the model's file, and of programs, is mapped and used."""
+        return self.mapped_bytes + _CODE_BYTES
 
     @property
     def needed_bytes(self) -> int:
-        """What must stay in memory for the engine to run at speed: weights that have a copy may leave."""
-        return self.anonymous_bytes + self.weights_bytes - self.repacked_bytes
+        """What must stay in memory for the engine to run at speed."""
+        return self.anonymous_bytes + self.file_bytes
 
 
 def estimate(
@@ -101,9 +112,12 @@ def estimate(
         sequences=sequences,
         kv_type=kv_type,
         weights_bytes=facts.tensor_bytes,
-        repacked_bytes=_repacked_bytes(facts, repacked_types),
+        mapped_bytes=_mapped_bytes(facts, repacked_types),
+        repacked_bytes=sum(tensor.bytes for tensor in _repacked(facts, repacked_types)),
         kv_bytes=cells * sequences * kv_cell,
         compute_bytes=_compute_bytes(facts, cells, sequences, ubatch_tokens, flash_attention),
+        # Without flash attention the weights of attention are multiplied with values in half precision.
+        work_bytes=0 if flash_attention else 2 * cells * facts.n_head * ubatch_tokens,
         output_bytes=4 * sequences * facts.n_vocab,
         process_bytes=_PROCESS_BYTES
         + _VOCABULARY_BYTES_PER_TOKEN * facts.n_vocab
@@ -170,23 +184,46 @@ def check_fits(memory: MemoryEstimate, available_bytes: int) -> None:
     remedies.append("take a smaller model")
     raise unavailable(
         f"the model needs {_mega(memory.needed_bytes)} of memory and {_mega(available_bytes)} are available "
-        f"(weights {_mega(memory.weights_bytes)}, KV cache {_mega(memory.kv_bytes)} for "
+        f"(weights {_mega(memory.repacked_bytes + memory.mapped_bytes)}, KV cache {_mega(memory.kv_bytes)} for "
         f"{memory.sequences} × {memory.context} tokens in {memory.kv_type}, "
-        f"computing {_mega(memory.compute_bytes + memory.output_bytes)}, "
-        f"process {_mega(memory.process_bytes)}): {', or '.join(remedies)}"
+        f"computing {_mega(memory.computing_bytes)}, "
+        f"process {_mega(memory.process_bytes + _CODE_BYTES)}): {', or '.join(remedies)}"
     )
 
 
-def _repacked_bytes(facts: GgufFacts, types: Collection[str]) -> int:
-    tied = all(tensor.name != "output.weight" for tensor in facts.tensors)
-    return sum(
-        tensor.bytes
+def _has_own_head(facts: GgufFacts) -> bool:
+    return any(tensor.name == "output.weight" for tensor in facts.tensors)
+
+
+def _repacked(facts: GgufFacts, types: Collection[str]) -> list[Tensor]:
+    """Return the tensors that get a copy: those that are multiplied, and not only looked up by row."""
+    looked_up = "token_embd.weight" if _has_own_head(facts) else None
+    return [
+        tensor
         for tensor in facts.tensors
         if tensor.type in types
         and len(tensor.shape) in (2, 3)
         and tensor.shape[1] % 8 == 0
-        and (tied or tensor.name != "token_embd.weight")
-    )
+        and tensor.name != looked_up
+    ]
+
+
+def _mapped_bytes(facts: GgufFacts, types: Collection[str]) -> int:
+    """Return how much of the file stays mapped: tensors without a copy, and what lies around them.
+
+    An embedding table beside a head of its own is not counted: a token looks up one row.
+    """
+    left = {tensor.name for tensor in _repacked(facts, types)}
+    if _has_own_head(facts):
+        left.add("token_embd.weight")
+    offset = mapped = end = 0
+    for tensor in facts.tensors:
+        if tensor.name not in left:
+            start = max(end, offset // _PAGES_AT_ONCE * _PAGES_AT_ONCE)
+            end = max(end, -(-(offset + tensor.bytes) // _PAGES_AT_ONCE) * _PAGES_AT_ONCE)
+            mapped += end - start
+        offset += -(-tensor.bytes // _ALIGNMENT) * _ALIGNMENT
+    return min(mapped, facts.tensor_bytes)
 
 
 def _compute_bytes(

@@ -84,7 +84,16 @@ _STATUS: dict[str, Any] = {
     },
     "speed": {"prompt_tokens_per_second": 512.3, "tokens_per_second": 61.7},
     "sessions": 3,
-    "memory": {"daemon_bytes": 45_000_000, "engine_bytes": 210_000_000, "available_bytes": 1_500_000_000},
+    "memory": {
+        "daemon_bytes": 45_000_000,
+        "engine_bytes": 210_000_000,
+        "engine_estimate": {
+            "anonymous_bytes": 180_000_000,
+            "file_bytes": 40_000_000,
+            "prefix_cache_bytes": 90_000_000,
+        },
+        "available_bytes": 1_500_000_000,
+    },
     "limits": {"queue": 64, "per_client": 16, "max_prompt_bytes": 65536, "max_tokens": 2048, "context": 2048},
     "mqtt": {
         "url": "mqtt://broker.lan:1883",

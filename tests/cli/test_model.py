@@ -191,7 +191,7 @@ def test_show_tells_facts_and_memory_by_context(edgectl: Run, tiny_model: Path) 
     lines = [line.split() for line in result.stdout.decode().splitlines()]
     assert ["architecture", "llama"] in lines
     assert ["template", "its", "own"] in lines
-    heading = ["CONTEXT", "KV", "CACHE", "COMPUTING", "WEIGHTS", "IN", "ALL"]
+    heading = ["CONTEXT", "REPACKED", "KV", "CACHE", "COMPUTING", "MAPPED", "IN", "ALL"]
     assert lines[lines.index(heading) + 1][0] == "512"
 
     told = json.loads(edgectl("model", "show", str(tiny_model), "--json", EDGED_MODEL__SEQUENCES="2").stdout)
@@ -204,6 +204,8 @@ def test_show_tells_facts_and_memory_by_context(edgectl: Run, tiny_model: Path) 
     # Twice the sequences: twice the cache.
     more = json.loads(edgectl("model", "show", str(tiny_model), "--json", EDGED_MODEL__SEQUENCES="4").stdout)
     assert 2 * told["memory"][0]["kv_bytes"] == more["memory"][0]["kv_bytes"]
+    for row in told["memory"]:
+        assert row["anonymous_bytes"] + row["file_bytes"] == row["needed_bytes"]
 
 
 def test_show_of_a_file_that_is_no_model(edgectl: Run, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ engine    ready, process 815, llama-cpp-python 0.3.36, 2 threads (4 for prompts)
 requests  2 running, 1 of 64 queued; 120 accepted, 115 done, 1 failed, 1 cancelled
 speed     prompt 512 tokens/s, answer 62 tokens/s
 memory    daemon 45.0 MB, engine 210.0 MB, 1.50 GB available
+needs     engine 180.0 MB of its own, 40.0 MB mapped, prefix cache up to 90.0 MB
 sessions  3
 mqtt      mqtt://broker.lan:1883 connected, MQTT 5, pool kitchen joined; 41 asked, 4 to send, 2 reconnects
 journal   0.2 MB of 16.8 MB; 3 to answer, 17 answers kept, 2 for the broker
@@ -74,7 +75,7 @@ def test_status_of_a_daemon_that_has_nothing_yet(edgectl: Run, daemon: SmallDaem
     daemon.status["engine"] |= dict.fromkeys(("pid", "library", "threads", "threads_batch", "repack"))
     daemon.status["engine"] |= {"state": "starting", "load_progress": 0.25}
     daemon.status["speed"] = {"prompt_tokens_per_second": None, "tokens_per_second": None}
-    daemon.status["memory"]["engine_bytes"] = None
+    daemon.status["memory"] |= {"engine_bytes": None, "engine_estimate": None}
 
     lines = edgectl("status").stdout.decode().splitlines()
 
@@ -82,6 +83,7 @@ def test_status_of_a_daemon_that_has_nothing_yet(edgectl: Run, daemon: SmallDaem
     assert "engine    starting (25% loaded)" in lines
     assert "speed     not measured yet" in lines
     assert "memory    daemon 45.0 MB, engine -, 1.50 GB available" in lines
+    assert not [line for line in lines if line.startswith("needs")]
 
 
 def test_status_as_json(edgectl: Run, daemon: SmallDaemon) -> None:

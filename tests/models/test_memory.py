@@ -108,20 +108,45 @@ def test_repacked_weights_are_counted_twice_where_they_are_multiplied(facts: Ggu
     assert estimate(tied, 512, 1, repacked_types={"Q4_0"}).repacked_bytes == 1_030_000
 
 
+def test_what_has_no_copy_stays_mapped_with_the_pages_around_it(facts: GgufFacts) -> None:
+    page = 1 << 16
+    tensors = (
+        Tensor("token_embd.weight", "Q8_0", (576, 49152), 10 * page),
+        Tensor("blk.0.attn_norm.weight", "F32", (576,), 2304),
+        Tensor("blk.0.attn_q.weight", "Q4_0", (576, 576), 20 * page),
+        Tensor("blk.1.attn_norm.weight", "F32", (576,), 2304),
+        Tensor("blk.1.ffn_norm.weight", "F32", (576,), 2304),
+        Tensor("blk.1.attn_q.weight", "Q4_0", (576, 576), 20 * page),
+    )
+    tied = replace(facts, tensors=tensors, tensor_bytes=sum(tensor.bytes for tensor in tensors))
+    assert estimate(tied, 512, 1).mapped_bytes == tied.tensor_bytes
+    assert estimate(tied, 512, 1, repacked_types={"Q4_0"}).mapped_bytes == (10 + 1 + 1) * page
+    head = Tensor("output.weight", "Q8_0", (576, 49152), 10 * page)
+    own_head = replace(tied, tensors=(*tensors, head), tensor_bytes=tied.tensor_bytes + head.bytes)
+    # The embeddings are only looked up by row; the page around the norms in front of the head counts once.
+    assert estimate(own_head, 512, 1, repacked_types={"Q4_0"}).mapped_bytes == (1 + 1 + 11) * page
+
+
+def test_kernels_work_in_half_precision_but_for_flash_attention(facts: GgufFacts) -> None:
+    assert estimate(facts, 2048, 4).work_bytes == 2 * 2048 * 9 * 256
+    assert estimate(facts, 2048, 4, flash_attention=True).work_bytes == 0
+
+
 def test_sums(facts: GgufFacts) -> None:
     found = estimate(facts, 1024, 2, repacked_types={"Q4_1"})
     assert found.repacked_bytes == 66_355_200
-    assert found.file_bytes == facts.tensor_bytes
     assert found.anonymous_bytes == sum(
         (
             found.repacked_bytes,
             found.kv_bytes,
             found.compute_bytes,
+            found.work_bytes,
             found.output_bytes,
             found.process_bytes,
         )
     )
-    assert found.needed_bytes == found.anonymous_bytes + facts.tensor_bytes - 66_355_200
+    assert found.file_bytes > found.mapped_bytes > facts.tensor_bytes - found.repacked_bytes
+    assert found.needed_bytes == found.anonymous_bytes + found.file_bytes
 
 
 @pytest.mark.parametrize("budget", range(300_000_000, 900_000_000, 50_000_000))
@@ -139,8 +164,8 @@ def test_the_largest_context_heeds_all_that_costs_memory(facts: GgufFacts) -> No
     assert largest_context(facts, budget, 4, "q8_0") > plain
     assert largest_context(facts, budget, 4, flash_attention=True) > plain
     assert largest_context(facts, budget, 4, ubatch_tokens=512) < plain
-    # The copy takes the place of what was mapped.
-    assert largest_context(facts, budget, 4, repacked_types={"Q4_1"}) == plain
+    # The copy takes the place of what was mapped, but for the pages around what was not copied.
+    assert plain - 256 <= largest_context(facts, budget, 4, repacked_types={"Q4_1"}) <= plain
 
 
 def test_the_largest_context_is_bounded(facts: GgufFacts) -> None:
