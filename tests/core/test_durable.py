@@ -403,3 +403,17 @@ async def test_of_what_is_kept_the_client_with_most_loses_its_oldest(
             life.engine.answer()
         kept = [life.core.find(PHONE, id) is not None for id in "abc"]
         assert (kept, life.core.find(tablet, "t") is not None) == ([False, True, True], True)
+
+
+async def test_what_a_stop_leaves_put_back_is_begun_again_by_the_next_daemon(live: Live) -> None:
+    async with live() as first:
+        low = await first.take(priority="low", id="low")
+        await first.take(priority="high", id="high")
+        while low.state != "put_back":
+            await asyncio.sleep(0)
+        await first.core.stop(0)
+        assert low.terminal is None
+        assert not first.core.dispatcher.put_back
+    async with live(slots=2) as second:
+        resumed = [ticket for ticket, _ in second.durable.resume()]
+        assert [(ticket.id, ticket.attempt) for ticket in resumed] == [("low", 2), ("high", 2)]
