@@ -444,9 +444,9 @@ class Place:
         self.first, self.second = (int(token) for token in np.argsort(-self.logits)[:2])
 
     @contextmanager
-    def sampler(self, prompt: Sequence[int] = (), room: int = 200, **changes: Any) -> Iterator[Sampler]:
+    def sampler(self, prompt: Sequence[int] = (), **changes: Any) -> Iterator[Sampler]:
         params = replace(GREEDY, **changes)
-        sampler = Sampler(self.vocabulary, params, prompt, room)
+        sampler = Sampler(self.vocabulary, params, prompt)
         try:
             yield sampler
         finally:
@@ -620,7 +620,7 @@ def test_top_k_top_p_and_min_p_leave_the_likeliest(place: Place) -> None:
 
 
 def test_a_sampler_is_freed_once(place: Place) -> None:
-    sampler = Sampler(place.vocabulary, GREEDY, [], 4)
+    sampler = Sampler(place.vocabulary, GREEDY, [])
     sampler.close()
     sampler.close()
 

@@ -71,7 +71,7 @@ class House:
         self._asked: dict[int, Asked] = {}
 
     def begin(self, prompt: list[int], boundary: int = 0, produced: list[int] | None = None) -> Asked:
-        sampler = Sampler(self._vocabulary, WIDE, prompt, ANSWER)
+        sampler = Sampler(self._vocabulary, WIDE, prompt)
         for token in produced or []:
             sampler.accept(token)
         sequence = Sequence(

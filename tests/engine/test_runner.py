@@ -42,7 +42,7 @@ class Real:
             request=1,
             tokens=self.prompt + answer,
             prompt_length=len(self.prompt),
-            sampler=Sampler(self.vocabulary, replace(WIDE, seed=seed), self.prompt, 99),
+            sampler=Sampler(self.vocabulary, replace(WIDE, seed=seed), self.prompt),
             assembler=Assembler([]),
             max_tokens=99,
         )

@@ -9,7 +9,8 @@ from edged.engine.llama.batch import Run
 from edged.engine.llama.context import KV_TYPES, LEAST_LOGPROB, Context, DecodeStatus
 from edged.engine.llama.library import LIBRARY_VERSION, LlamaError, LogSink, library
 from edged.engine.llama.model import Model
-from edged.engine.llama.sampler import Sampler, SamplingParams
+from edged.engine.llama.penalties import SamplingParams
+from edged.engine.llama.sampler import Sampler
 from edged.engine.llama.state import State
 from edged.engine.llama.vocabulary import Vocabulary
 

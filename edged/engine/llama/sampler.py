@@ -4,65 +4,30 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from edged.engine.llama.context import Context
 from edged.engine.llama.library import lib
+from edged.engine.llama.penalties import Penalties, SamplingParams
 from edged.engine.llama.vocabulary import Vocabulary
 
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: the library would draw a seed of its own
-_REPEAT_WINDOW = 64  # llama.cpp's default for repeat_last_n
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How tokens are drawn: names and meanings as in llama.cpp and the OpenAI API."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repeat_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    logit_bias: tuple[tuple[int, float], ...]
-    seed: int
 
 
 class Sampler:
-    """One request's sampler chain, in llama.cpp's order.
+    """One request's penalties and sampler chain, in llama.cpp's order.
 
-    `repeat_penalty` looks back over the last 64 tokens, those of the prompt too (llama.cpp's rule);
-    the other penalties count generated tokens only (the OpenAI API's rule). The random number of a
-    token depends on the seed and the token's place alone, so that a generation can be taken up anywhere.
+    The random number of a token depends on the seed and the token's place alone, so that a generation can
+    be taken up anywhere.
     """
 
-    def __init__(
-        self, vocabulary: Vocabulary, params: SamplingParams, prompt: Sequence[int], room: int
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, params: SamplingParams, prompt: Sequence[int]) -> None:
         self._seed = None if params.temperature <= 0 else params.seed
+        self._penalties = Penalties(params, prompt, vocabulary.n_tokens)
         chain_params = lib.llama_sampler_chain_default_params()
         chain_params.no_perf = True
         self._chain = lib.llama_sampler_chain_init(chain_params)
         self._length = 0
-        n_tokens = vocabulary.n_tokens
-        if params.logit_bias:
-            biases = (lib.llama_logit_bias * len(params.logit_bias))(*map(tuple, params.logit_bias))
-            self._add(lib.llama_sampler_init_logit_bias(n_tokens, len(biases), biases))
-        if params.repeat_penalty != 1.0:
-            repeat = lib.llama_sampler_init_penalties(
-                n_tokens, _REPEAT_WINDOW, params.repeat_penalty, 0.0, 0.0
-            )
-            for token in prompt[-_REPEAT_WINDOW:]:
-                lib.llama_sampler_accept(repeat, token)
-            self._add(repeat)
-        if params.presence_penalty or params.frequency_penalty:
-            self._add(
-                lib.llama_sampler_init_penalties(
-                    n_tokens, room, 1.0, params.frequency_penalty, params.presence_penalty
-                )
-            )
         if self._seed is None:
             self._add(lib.llama_sampler_init_greedy())
             return
@@ -78,13 +43,15 @@ class Sampler:
 
     def accept(self, token: int) -> None:
         """Count a token that was drawn before (a generation that is taken up again)."""
-        lib.llama_sampler_accept(self._chain, token)
+        self._penalties.accept(token)
 
     def sample(self, context: Context, row: int, place: int) -> int:
         """Draw the token at `place` of the answer (from 0) by a row's logits, and count it."""
         if self._seed is not None:
             self._seed_draw(self._seed, place)
-        token: int = lib.llama_sampler_sample(self._chain, context.handle, row)
+        with self._penalties.shifted(lib.llama_get_logits_ith(context.handle, row)):
+            token: int = lib.llama_sampler_sample(self._chain, context.handle, row)
+        self.accept(token)
         return token
 
     def _seed_draw(self, seed: int, place: int) -> None:
