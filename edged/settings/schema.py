@@ -68,7 +68,7 @@ class EngineTable(Table):
         256, description="Tokens computed at a time within a step; more want more memory."
     )
     step_milliseconds: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        100, description="How long a step may take, so that a long prompt does not stall the others."
+        80, description="How long running answers wait for their next token while prompts are read, about."
     )
     repack: bool | Auto = Field(
         "auto",
