@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from edged.engine.channel import Channel, log
 from edged.engine.messages import (
     STACKS_SIGNAL,
     Cancel,
@@ -25,6 +26,7 @@ from edged.engine.messages import (
     Left,
     Load,
     LoadFailed,
+    Loading,
     Prefixes,
     Prepare,
     Prepared,
@@ -35,7 +37,6 @@ from edged.engine.messages import (
     Trim,
     Tune,
 )
-from edged.engine.worker import Channel, log
 
 
 def hang() -> NoReturn:
@@ -67,6 +68,7 @@ def main() -> None:
     log("warning", "a line of the child", place="fake")
     print("what a dying library writes", file=sys.stderr, flush=True)
     channel.start()
+    channel.send(Loading(1.0))  # from here to Ready is taken for the speed of the engine
     channel.send(
         Ready(
             context=1024,
