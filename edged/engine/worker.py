@@ -37,7 +37,7 @@ def main() -> None:
     try:
         confine(load, daemon=int(sys.argv[2]))
         channel.start()
-        from edged.engine.loading import run  # what it imports starts threads and opens files
+        from edged.engine.loading import run  # not before: native code runs as soon as it is loaded
 
         run(channel, load)
     except (BrokenPipeError, ProcessLookupError):
