@@ -283,7 +283,7 @@ class Engine:
                 if self._embeddings.take(message):
                     self.supervisor.forgive()
             case Refused():
-                error = EdgedError(ErrorCode(message.code), message.message)
+                error = EdgedError(message.code, message.message)
                 if not self._embeddings.refuse(message.request, error):
                     self._questions.settle(message.request, error)
             case _:

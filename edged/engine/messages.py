@@ -11,7 +11,10 @@ import json
 import signal
 import struct
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from edged.engine.shape import reader
+from edged.errors import ErrorCode
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -20,6 +23,9 @@ PrefixReuse = Literal["anywhere", "whole"]
 
 Pooling = Literal["mean", "cls", "last"]
 """How the vectors of a text's tokens become one: their mean, that of the first or that of the last."""
+
+RawText = Annotated[str, "latin-1"]
+"""Bytes, a character each."""
 
 MAX_MESSAGE_BYTES = 64 << 20
 STACKS_SIGNAL = signal.SIGUSR1
@@ -35,9 +41,9 @@ class ProtocolError(Exception):
 class Logprob(NamedTuple):
     """A token's natural log-probability; `top` holds (piece, logprob) of the likeliest ones."""
 
-    piece: str
+    piece: RawText
     logprob: float
-    top: list[tuple[str, float]]
+    top: list[tuple[RawText, float]]
 
 
 class Delta(NamedTuple):
@@ -247,7 +253,7 @@ class Tokenized:
 
     request: int
     tokens: list[int]
-    pieces: list[str] | None
+    pieces: list[RawText] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +278,7 @@ class Refused:
     """A request that the engine can't serve."""
 
     request: int
-    code: str
+    code: ErrorCode
     message: str
 
 
@@ -345,8 +351,8 @@ Message = (
     | Heartbeat
 )
 
-_TYPES: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}
-_FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in _TYPES.values()}
+_FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in get_args(Message)}
+_READERS = {cls.__name__: reader(cls) for cls in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:
@@ -388,15 +394,7 @@ class Decoder:
 def _decode(body: bytes) -> Message:
     try:
         name, *values = json.loads(body)
-        message = _TYPES[name](*values)
-        if isinstance(message, Step):
-            return Step([_delta(*d) for d in message.deltas], [Reading(*r) for r in message.reading])
-    except (ValueError, KeyError, TypeError) as error:
+        message: Message = _READERS[name](values)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProtocolError(f"{len(body)} bytes that are no message: {error!r}") from None
     return message
-
-
-def _delta(
-    request: int, tokens: list[int], text: str, logprobs: list[Any], finish: FinishReason | None
-) -> Delta:
-    return Delta(request, tokens, text, [Logprob(*entry) for entry in logprobs], finish)

@@ -48,7 +48,8 @@ def hang() -> NoReturn:
 
 def main() -> None:
     faulthandler.register(STACKS_SIGNAL)
-    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    channel = Channel(sock)
     load = channel.first()
     assert isinstance(load, Load)
     behaviour = Path(load.path).stem
@@ -95,6 +96,8 @@ def main() -> None:
                     time.sleep(0.05)
             case Generate() if behaviour == "dies-of-requests":
                 os.kill(os.getpid(), signal.SIGABRT)
+            case Generate() if behaviour == "talks-nonsense":
+                sock.sendall(b'\0\0\0\x13["Refused",1,"?",0]')
             case Generate() if behaviour.startswith("pauses"):
                 # The first engine that has the request says a word, the next one ends the answer.
                 channel.send(

@@ -298,3 +298,21 @@ async def test_plan_that_fails_changes_nothing(other: str, reason: str) -> None:
         assert watcher.text == "seven seven "
         assert await preparing == Prompt([1, 2, 3], 2)
         assert "failed" not in states, "who waits must not be refused"
+
+
+async def test_engine_that_talks_nonsense_is_ended_and_the_next_one_serves() -> None:
+    model = Model("talks-nonsense")
+    async with running(model) as engine:
+        watcher = Watcher()
+        engine.generate(generation(watcher))
+        await watcher.ended.wait()
+        assert watcher.error is not None
+        assert watcher.error.code == ErrorCode.ENGINE_CRASHED
+        assert "its messages could not be read" in watcher.error.message
+        model.behaviour = "serves"
+        engine.restart()
+        await changed(engine, "ready")
+        after = Watcher()
+        engine.generate(generation(after))
+        await after.ended.wait()
+        assert after.text == "seven"

@@ -20,6 +20,7 @@ from edged.engine.llama.library import lib
 from edged.engine.messages import Embed, Embedded, Load, Pooling, Refused
 from edged.engine.prompt import PromptBuilder
 from edged.engine.template import PLAIN_TEMPLATE, ChatTemplate
+from edged.errors import ErrorCode
 from tests.conftest import MakeEmbeddingModel
 from tests.engine.bert import Bert
 
@@ -147,7 +148,7 @@ def test_a_text_longer_than_the_context_is_refused_with_both_figures(
         refused = embedder.add(Embed(1, 3, ["a", LONG + LONG]))
         assert refused == Refused(
             1,
-            "prompt_too_long",
+            ErrorCode.PROMPT_TOO_LONG,
             f"input.4 has {length} tokens; the context holds 256: split the text",
         )
         assert not embedder.has_work

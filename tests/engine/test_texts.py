@@ -12,6 +12,7 @@ from edged.engine.messages import Detokenize, Refused, Render, Said, Tokenize, T
 from edged.engine.prompt import PromptBuilder
 from edged.engine.template import ChatTemplate
 from edged.engine.texts import Texts
+from edged.errors import ErrorCode
 from tests.engine.conftest import MadeVocabulary
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -72,7 +73,7 @@ def test_pieces_are_the_bytes_of_each_token(texts: Texts) -> None:
 @pytest.mark.parametrize("token", [-1, 512, 2**40])
 def test_a_token_that_the_model_lacks_is_refused_by_its_place(texts: Texts, token: int) -> None:
     assert texts.answer(Detokenize(1, [5, token])) == Refused(
-        1, "invalid", f"tokens.1 is {token}; the model's are 0 to 511"
+        1, ErrorCode.INVALID, f"tokens.1 is {token}; the model's are 0 to 511"
     )
 
 
