@@ -32,6 +32,7 @@ STACKS_SIGNAL = signal.SIGUSR1
 """Makes the engine write the stacks of its threads to its standard error, whatever it is at."""
 
 _LENGTH = struct.Struct(">I")
+_ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every message
 
 
 class ProtocolError(Exception):
@@ -359,7 +360,7 @@ def encode(message: Message) -> bytes:
     """Return a message as it goes over the wire, its length first."""
     cls = type(message)
     values = [getattr(message, name) for name in _FIELDS[cls]]
-    body = json.dumps([cls.__name__, *values], separators=(",", ":")).encode()
+    body = _ENCODER.encode([cls.__name__, *values]).encode()
     return _LENGTH.pack(len(body)) + body
 
 

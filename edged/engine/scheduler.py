@@ -180,6 +180,7 @@ class Scheduler:
         if self._deterministic:
             sequence = self._running[0]
             self._running.rotate(-1)
+            self._reads = sequence.unread > 1
             return [(sequence, self._run(sequence, self._fixed_piece(sequence)))]
         streams = [s for s in self._running if s.unread == 1]
         readers = [s for s in self._running if s.unread > 1]
@@ -209,7 +210,7 @@ class Scheduler:
     def _decode(self, plan: list[tuple[Sequence, Run]]) -> list[int] | None:
         """Compute the plan and return the rows of logits; None if it was aborted, and nothing has changed."""
         runs = [run for _, run in plan]
-        pieces = [Piece(len(run.tokens), run.position) for run in runs if len(run.tokens) > 1]
+        pieces = [Piece(len(run.tokens), run.position) for run in runs] if self._reads else []
         started = self._clock()
         with self._flight_lock:
             self._flight = [sequence for sequence, _ in plan]
