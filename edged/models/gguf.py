@@ -15,6 +15,7 @@ from edged.models.header import MAX_KEPT_ITEMS, Tensor, Value, read_header
 from edged.models.store import unavailable
 
 _MAX_NUMBER = (1 << 31) - 1
+_POOLINGS = (1, 2, 3)  # mean, cls and last; not none, and not that of rerankers
 _UNNAMED = _MAX_NUMBER  # a file type that no file has
 
 
@@ -37,6 +38,8 @@ class GgufFacts:
         value_length: values of one head's value.
         n_ff: width of the feed-forward part (of the widest layer).
         sliding_window: tokens that the windowed layers look back, None if there are none.
+        pools: whether texts can be embedded with it: the metadata name a pooling.
+        is_encoder: whether it looks at a text in both directions, so that it can't generate.
         n_vocab: number of tokens.
         tokenizer: kind of the tokenizer.
         chat_template: Jinja source, None if the file has none.
@@ -59,6 +62,8 @@ class GgufFacts:
     value_length: int
     n_ff: int
     sliding_window: int | None
+    pools: bool
+    is_encoder: bool
     n_vocab: int
     tokenizer: str
     chat_template: str | None
@@ -120,6 +125,8 @@ class _Metadata:
             value_length=self._integer(f"{architecture}.attention.value_length", head),
             n_ff=max(self._per_layer(f"{architecture}.feed_forward_length", n_layer, 0)),
             sliding_window=self._integer(f"{architecture}.attention.sliding_window", 0) or None,
+            pools=self._values.get(f"{architecture}.pooling_type") in _POOLINGS,
+            is_encoder=self._values.get(f"{architecture}.attention.causal") is False,
             n_vocab=next((t.shape[-1] for t in tensors if t.name == "token_embd.weight"), 0),
             tokenizer=self._string("tokenizer.ggml.model") or "none",
             chat_template=self._string("tokenizer.chat_template"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from edged.models.ggml import row_bytes
 from edged.models.gguf import GgufFacts
 from edged.models.header import Tensor
+from edged.models.sizing import EMBEDDING_PASS_TOKENS
 from edged.models.store import unavailable
 
 CONTEXT_STEP = 256
@@ -44,6 +45,7 @@ class MemoryEstimate:
         compute_bytes: intermediate results of one pass.
         work_bytes: what the kernels convert on their way.
         output_bytes: logits, a row for each sequence.
+        embedding_bytes: what embeddings take beside answers, once somebody asks for them.
         process_bytes: the interpreter, the library and the vocabulary.
     """
 
@@ -57,6 +59,7 @@ class MemoryEstimate:
     compute_bytes: int
     work_bytes: int
     output_bytes: int
+    embedding_bytes: int
     process_bytes: int
 
     @property
@@ -66,8 +69,8 @@ class MemoryEstimate:
 
     @property
     def computing_bytes(self) -> int:
-        """What a pass takes beside weights and cache."""
-        return self.compute_bytes + self.work_bytes + self.output_bytes
+        """What passes take beside weights and the cache for answers."""
+        return self.compute_bytes + self.work_bytes + self.output_bytes + self.embedding_bytes
 
     @property
     def file_bytes(self) -> int:
@@ -102,11 +105,9 @@ def estimate(
         repacked_types: tensor types that are repacked on this processor; none with repacking off.
     """
     cells = -(-context // CONTEXT_STEP) * CONTEXT_STEP
-    kv_cell = sum(
-        row_bytes(kv_type.upper(), heads * facts.key_length)
-        + row_bytes(kv_type.upper(), heads * facts.value_length)
-        for heads in facts.n_head_kv
-    )
+    kv_cell = _kv_cell_bytes(facts, kv_type)
+    if facts.is_encoder:  # no cache, and a text is one pass (docs/adr/0024)
+        sequences, kv_cell, ubatch_tokens, flash_attention = 1, 0, cells, True
     return MemoryEstimate(
         context=cells,
         sequences=sequences,
@@ -119,6 +120,7 @@ def estimate(
         # Without flash attention the weights of attention are multiplied with values in half precision.
         work_bytes=0 if flash_attention else 2 * cells * facts.n_head * ubatch_tokens,
         output_bytes=4 * sequences * facts.n_vocab,
+        embedding_bytes=_embedding_bytes(facts, cells),
         process_bytes=_PROCESS_BYTES
         + _VOCABULARY_BYTES_PER_TOKEN * facts.n_vocab
         + _CELL_BYTES * cells * sequences,
@@ -184,9 +186,9 @@ def check_fits(memory: MemoryEstimate, available_bytes: int) -> None:
     remedies.append("take a smaller model")
     raise unavailable(
         f"the model needs {_mega(memory.needed_bytes)} of memory and {_mega(available_bytes)} are available "
-        f"(weights {_mega(memory.repacked_bytes + memory.mapped_bytes)}, KV cache {_mega(memory.kv_bytes)} for "
-        f"{memory.sequences} × {memory.context} tokens in {memory.kv_type}, "
-        f"computing {_mega(memory.computing_bytes)}, "
+        f"(weights {_mega(memory.repacked_bytes + memory.mapped_bytes)}, "
+        f"KV cache {_mega(memory.kv_bytes)} for {memory.sequences} × {memory.context} tokens in "
+        f"{memory.kv_type}, computing {_mega(memory.computing_bytes)}, "
         f"process {_mega(memory.process_bytes + _CODE_BYTES)}): {', or '.join(remedies)}"
     )
 
@@ -224,6 +226,23 @@ def _mapped_bytes(facts: GgufFacts, types: Collection[str]) -> int:
             mapped += end - start
         offset += -(-tensor.bytes // _ALIGNMENT) * _ALIGNMENT
     return min(mapped, facts.tensor_bytes)
+
+
+def _kv_cell_bytes(facts: GgufFacts, kv_type: str) -> int:
+    return sum(
+        row_bytes(kv_type.upper(), heads * facts.key_length)
+        + row_bytes(kv_type.upper(), heads * facts.value_length)
+        for heads in facts.n_head_kv
+    )
+
+
+def _embedding_bytes(facts: GgufFacts, cells: int) -> int:
+    """Return what a decoder takes for embeddings: a stream, and outputs for each token of a pass."""
+    if facts.is_encoder or not facts.pools:
+        return 0
+    tokens = EMBEDDING_PASS_TOKENS
+    compute = _compute_bytes(facts, cells, tokens, tokens, flash_attention=True)
+    return cells * _kv_cell_bytes(facts, "f16") + compute + 4 * tokens * (facts.n_vocab + facts.n_embd)
 
 
 def _compute_bytes(

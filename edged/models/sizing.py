@@ -10,6 +10,9 @@ from pathlib import Path
 DEFAULT_CONTEXT = 4096
 """Tokens that "auto" gives a request at most: more costs memory that few requests use."""
 
+EMBEDDING_PASS_TOKENS = 64
+"""Tokens of a decoder's pass over texts to embed: each costs a row of logits, which nobody reads."""
+
 # A device of nominal 4 GB shows some 0.4 GB less: firmware and graphics hold the rest.
 _SEQUENCES_BY_MEMORY = ((3_400_000_000, 8), (1_700_000_000, 4), (850_000_000, 2))
 

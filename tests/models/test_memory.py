@@ -13,6 +13,7 @@ from edged.errors import EdgedError, ErrorCode
 from edged.models.gguf import GgufFacts, read_gguf
 from edged.models.header import Tensor
 from edged.models.memory import check_fits, estimate, largest_context
+from tests.conftest import MakeEmbeddingModel
 
 MIB = 1 << 20
 
@@ -199,3 +200,41 @@ def test_a_refusal_has_the_figures_and_only_remedies_that_help(facts: GgufFacts)
     with pytest.raises(EdgedError) as small:
         check_fits(estimate(facts, 512, 1, "q4_0"), 100_000_000)
     assert small.value.message.endswith(": take a smaller model")
+
+
+def test_a_decoder_that_embeds_takes_memory_for_that_too(
+    make_embedding_model: MakeEmbeddingModel, tiny_model: Path
+) -> None:
+    """One more stream of 512 cells, and for each of 64 tokens a row of logits and one of the embedding."""
+    embeds = read_gguf(make_embedding_model("llama", "last"))
+    found = estimate(embeds, 512, 1)
+    stream, rows = 512 * 2 * 2 * 2 * 64, 64 * 4 * (embeds.n_vocab + 64)
+    assert stream == found.kv_bytes
+    assert found.embedding_bytes >= stream + rows
+    assert found.anonymous_bytes >= found.kv_bytes + found.embedding_bytes
+    assert estimate(read_gguf(tiny_model), 512, 1).embedding_bytes == 0
+
+
+def test_an_encoder_has_no_cache_but_computes_a_text_in_one_pass(
+    make_embedding_model: MakeEmbeddingModel,
+) -> None:
+    encoder = read_gguf(make_embedding_model("bert", "mean"))
+    found = estimate(encoder, 512, 8, ubatch_tokens=64)
+    assert (found.kv_bytes, found.embedding_bytes) == (0, 0)
+    assert found.compute_bytes >= 512 * 4 * 2 * 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling", "pools", "is_encoder"),
+    [
+        ("bert", "cls", True, True),
+        ("bert", "none", False, True),
+        ("bert", "rank", False, True),
+        ("llama", "last", True, False),
+    ],
+)
+def test_facts_tell_what_embeds_and_what_generates(
+    make_embedding_model: MakeEmbeddingModel, kind: str, pooling: str, pools: bool, is_encoder: bool
+) -> None:
+    facts = read_gguf(make_embedding_model(kind, pooling))
+    assert (facts.pools, facts.is_encoder) == (pools, is_encoder)

@@ -13,6 +13,7 @@ from edged.engine.llama.context import Context, DecodeStatus
 from edged.engine.llama.library import LlamaError, lib, log
 from edged.engine.llama.model import Model
 from edged.engine.messages import Pooling
+from edged.models.sizing import EMBEDDING_PASS_TOKENS
 
 Vector: TypeAlias = "array[float]"
 """Numbers of single precision."""
@@ -25,8 +26,6 @@ _POOLINGS: dict[int, Pooling] = {
 _VALUE_BYTES = 64  # of a key or value of the metadata that is read here
 
 TEXTS_AT_ONCE = 16
-PIECE_TOKENS = 64
-"""Tokens of a decoder's pass: it computes logits for each, which nobody reads and which take memory."""
 
 
 def pooling_of(model: Model) -> Pooling | None:
@@ -88,7 +87,7 @@ class EmbeddingContext:
         self.pooling = pooling
         self.context = context
         self.reads_in_pieces = not is_encoder
-        self.pass_tokens = context if is_encoder else min(context, PIECE_TOKENS)
+        self.pass_tokens = context if is_encoder else min(context, EMBEDDING_PASS_TOKENS)
         self._dimensions = dimensions_of(model)
         params = lib.llama_context_default_params()
         params.n_ctx = context
