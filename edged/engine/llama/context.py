@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from edged.engine.llama.abort import Abort
 from edged.engine.llama.batch import Batch, Run
 from edged.engine.llama.library import LlamaError, lib, log
 from edged.engine.llama.model import Model
@@ -85,11 +85,7 @@ class Context:
         self._memory = lib.llama_get_memory(self._handle)
         self._batch = Batch(batch_tokens)
         self.context: int = lib.llama_n_ctx_seq(self._handle)
-        # strlen of these two bytes is the abort callback: 0 while the first is 0. A Python callback would
-        # take the GIL at every node of the graph.
-        self._abort = ctypes.create_string_buffer(2)
-        strlen = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
-        lib.llama_set_abort_callback(self._handle, strlen, ctypes.cast(self._abort, ctypes.c_void_p))
+        self._abort = Abort(self._handle)
 
     def __enter__(self) -> Self:
         return self
@@ -119,13 +115,11 @@ class Context:
 
     def abort(self) -> None:
         """Make the decode that runs in another thread return ABORTED at the next node of its graph."""
-        log.aborting = True
-        self._abort[0] = b"\1"
+        self._abort.ask()
 
     def clear_abort(self) -> None:
         """Let decodes run again after `abort`."""
-        log.aborting = False
-        self._abort[0] = b"\0"
+        self._abort.clear()
 
     def set_threads(self, threads: int, threads_batch: int) -> None:
         """Compute with so many threads from the next decode on: for passes of one token, and of more."""
