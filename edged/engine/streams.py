@@ -139,11 +139,15 @@ class Streams:
 
     def claim(self, sequence: Sequence, found: Found) -> None:
         """Give a sequence a stream, and there what was found for it."""
+        if found.prefix is not None:
+            self._store.use(found.prefix)
         stream = min(self._idle(), key=lambda stream: self._rank(stream, found))
         in_place = found.length if stream is found.stream else 0
         self._keep(stream, len(stream.held) - in_place)
         sequence.slot, stream.owner, stream.held = stream.slot, sequence, []
         sequence.computed = sequence.cached = self._fill(stream, found)
+        if (source := found.stream) is not None and 0 < len(source.held) == sequence.computed:
+            self._hold(source, [])  # all of it has moved
         self._mark(sequence)
         if not sequence.produced:
             self._prompts += 1
@@ -157,10 +161,9 @@ class Streams:
         lasting = self._reuse.lasting(sequence)
         if lasting < sequence.computed and not self._cells.cut(stream.slot, lasting):
             lasting = 0
-        if not lasting:
-            self._cells.cut(stream.slot, 0)
         self._releases += 1
-        stream.owner, stream.held, stream.used = None, sequence.tokens[:lasting], self._releases
+        stream.owner, stream.used = None, self._releases
+        self._hold(stream, sequence.tokens[:lasting])
         sequence.slot = None
 
     def follow(self, sequence: Sequence, leader: Sequence, length: int) -> None:
@@ -212,6 +215,12 @@ class Streams:
         assert sequence.slot is not None
         return self._streams[sequence.slot]
 
+    def _hold(self, stream: Stream, tokens: list[int]) -> None:
+        """Note what an idle stream holds."""
+        stream.held = tokens
+        if not tokens:
+            self._cells.cut(stream.slot, 0)
+
     def _rank(self, stream: Stream, found: Found) -> tuple[int, bool, bool, bool]:
         """Return what decides which idle stream is claimed: the least, and of equals the first released.
 
@@ -225,20 +234,15 @@ class Streams:
 
     def _fill(self, stream: Stream, found: Found) -> int:
         """Make a stream hold what was found, and return its length: 0 where that can't be."""
-        if (stream is found.stream or self._copy(found, stream)) and self._cells.cut(
-            stream.slot, found.length
-        ):
+        is_there = stream is found.stream or self._copy(found, stream)
+        if is_there and self._cells.cut(stream.slot, found.length):
             return found.length
         self._cells.cut(stream.slot, 0)
         return 0
 
     def _copy(self, found: Found, stream: Stream) -> bool:
-        state: State | None = None
-        if found.prefix is not None:
-            self._store.use(found.prefix)
-            state = found.prefix.state
-        elif found.stream is not None:
-            source = found.stream
+        state = found.prefix.state if found.prefix is not None else None
+        if (source := found.stream) is not None:
             tokens = source.owner.computed if source.owner else len(source.held)
             if is_worth_keeping(tokens, found.length):
                 state = self._cells.save(source.slot)
