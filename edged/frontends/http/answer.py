@@ -11,6 +11,8 @@ from edged.frontends.http import sse
 from edged.frontends.http.wire import Wire
 from edged.protocol import Accepted, Chunk, Done, Failed, Frame, Progress, TokenLogprob
 
+_TEXT = "\0"  # stands for a chunk's text
+
 
 class Answer:
     """One answer in the making, of one choice or more."""
@@ -24,8 +26,8 @@ class Answer:
         kind = wires[0]
         named = {"id": kind.id_prefix + id, "created": int(created), "model": model}
         self._whole_head = {"object": kind.object_name, **named}
-        head = json.dumps({"object": kind.chunk_name, **named})
-        self._chunk_head = f'data: {head[:-1]}, "choices": ['.encode()
+        head = _json({"object": kind.chunk_name, **named})
+        self._chunk_head = b'data: %b, "choices": [' % head[:-1]
         self._chunk_tail = b'], "usage": null' if include_usage else b"]"
 
     def take(self, index: int, frame: Frame) -> None:
@@ -62,7 +64,7 @@ class Answer:
                 return b"".join(map(self._chunk, pieces))
             case Done():
                 pieces = choice.go_on(*choice.untold(frame))
-                last = self._chunk(choice.wire.end(frame.finish_reason), _extras(frame))
+                last = self._chunk(_json(choice.wire.end(frame.finish_reason)), _extras(frame))
                 return b"".join(map(self._chunk, pieces)) + last
         raise AssertionError(frame)
 
@@ -70,12 +72,12 @@ class Answer:
         """Return the end of a stream whose choices have all ended."""
         if not self._include_usage:
             return sse.DONE
-        usage = json.dumps({"usage": self._usage()})
-        return b"%b], %b\n\n%b" % (self._chunk_head, usage[1:].encode(), sse.DONE)
+        usage = _json({"usage": self._usage()})
+        return b"%b], %b\n\n%b" % (self._chunk_head, usage[1:], sse.DONE)
 
-    def _chunk(self, choice: dict[str, Any], extras: dict[str, Any] | None = None) -> bytes:
-        end = b", " + json.dumps(extras)[1:].encode() if extras else b"}"
-        return b"%b%b%b%b\n\n" % (self._chunk_head, json.dumps(choice).encode(), self._chunk_tail, end)
+    def _chunk(self, choice: bytes, extras: dict[str, Any] | None = None) -> bytes:
+        end = b", " + _json(extras)[1:] if extras else b"}"
+        return b"%b%b%b%b\n\n" % (self._chunk_head, choice, self._chunk_tail, end)
 
     def _usage(self) -> dict[str, Any]:
         """Return the usage: the choices share one prompt."""
@@ -95,6 +97,8 @@ class _Choice:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        # Most chunks differ in their text alone, and are made without building the rest of them each time.
+        self._before_text, _, self._after_text = _json(wire.piece(_TEXT, ())).partition(_json(_TEXT))
         self._opened = False
         self._characters = 0
         self._tokens = 0
@@ -103,16 +107,18 @@ class _Choice:
         """Return what no chunk has told: all of it where a stored answer is told again."""
         return done.text[self._characters :], done.logprobs[self._tokens :]
 
-    def go_on(self, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[dict[str, Any]]:
-        """Yield the choices of the next chunks."""
+    def go_on(self, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
+        """Yield the choices of the next chunks as JSON."""
         if not self._opened:
             self._opened = True
             if (opening := self.wire.opening()) is not None:
-                yield opening
-        if text or logprobs:
-            self._characters += len(text)
-            self._tokens += len(logprobs)
-            yield self.wire.piece(text, logprobs)
+                yield _json(opening)
+        self._characters += len(text)
+        self._tokens += len(logprobs)
+        if logprobs:
+            yield _json(self.wire.piece(text, logprobs))
+        elif text:
+            yield b"%b%b%b" % (self._before_text, _json(text), self._after_text)
 
 
 def _extras(done: Done) -> dict[str, Any]:
@@ -121,3 +127,7 @@ def _extras(done: Done) -> dict[str, Any]:
     if done.session_turns_dropped:
         extras["session_turns_dropped"] = done.session_turns_dropped
     return extras
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()

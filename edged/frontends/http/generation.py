@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -16,14 +15,14 @@ from edged.frontends.http.context import REQUEST_ID, client_of
 from edged.frontends.http.models import DEFAULT_MODELS, check_model
 from edged.frontends.http.openai_errors import HttpError
 from edged.frontends.http.parameters import Asked
-from edged.frontends.http.sse import KEEP_ALIVE, EventStream
+from edged.frontends.http.sse import EventStream
 from edged.frontends.http.wire import Wire
 from edged.protocol import SEED_MAX, Client, Done, Failed, Frame, Request
 
 if TYPE_CHECKING:
     from edged.core import Admitted, Core
 
-_Frames = AsyncGenerator[tuple[int, Frame] | None, None]
+_Tell = Callable[[int, Frame], Awaitable[None]]
 
 
 async def complete(
@@ -61,8 +60,8 @@ async def complete(
             include_usage=asked.include_usage,
         )
         if parts[0].stream:
-            return await _stream(request, answer, _frames(admitted, keepalive))
-        return await _whole(answer, _frames(admitted, None))
+            return await _stream(request, answer, admitted, keepalive)
+        return await _whole(answer, admitted)
     finally:
         for entry in admitted:
             if not entry.repeated:
@@ -112,50 +111,59 @@ async def _submit(core: Core, part: Request, client: Client, admitted: list[Admi
             raise ticket.terminal.error()
 
 
-async def _whole(answer: Answer, frames: _Frames) -> web.Response:
-    async with aclosing(frames):
-        async for item in frames:
-            if item is not None:
-                answer.take(*item)
+async def _whole(answer: Answer, admitted: Sequence[Admitted]) -> web.Response:
+    async def keep(index: int, frame: Frame) -> None:
+        answer.take(index, frame)
+
+    await _follow_all(admitted, keep)
     return web.json_response(answer.whole())
 
 
-async def _stream(request: web.Request, answer: Answer, frames: _Frames) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, answer: Answer, admitted: Sequence[Admitted], keepalive: float
+) -> web.StreamResponse:
     events = EventStream(request)
+
+    async def tell(index: int, frame: Frame) -> None:
+        await events.send(answer.events(index, frame))
+
     await events.open()
+    keeper = asyncio.create_task(events.keep_alive(keepalive))
     try:
-        async with aclosing(frames):
-            async for item in frames:
-                await events.send(KEEP_ALIVE if item is None else answer.events(*item))
+        await _follow_all(admitted, tell)
         await events.send(answer.close())
     except ConnectionError:
         raise
     except Exception as error:
         await events.fail(error)
+    finally:
+        keeper.cancel()
     return events.response
 
 
-async def _frames(admitted: Sequence[Admitted], silence: float | None) -> _Frames:
-    """Yield each choice's frames with its index, as they come; None after `silence` seconds without one.
+async def _follow_all(admitted: Sequence[Admitted], tell: _Tell) -> None:
+    """Tell of each choice's frames, with its index, until all have ended; the first error ends it.
 
-    A ticket's next frame is taken only after its last one has been dealt with.
+    A ticket's next frame is taken only after its last one has been told.
     """
-    waiting: dict[asyncio.Task[Frame], int] = {}
+    if len(admitted) == 1:  # a task costs each token a turn of the event loop
+        await _follow(0, admitted[0], tell)
+        return
+    tasks = [asyncio.create_task(_follow(index, entry, tell)) for index, entry in enumerate(admitted)]
     try:
-        for index, entry in enumerate(admitted):
-            if entry.repeated and entry.ticket.terminal is not None:
-                yield index, entry.ticket.terminal
-            else:
-                waiting[asyncio.create_task(entry.ticket.next_frame())] = index
-        while waiting:
-            done, _ = await asyncio.wait(waiting, timeout=silence, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                yield None
-            for task in done:
-                index, frame = waiting.pop(task), task.result()
-                yield index, frame
-                if not isinstance(frame, Done | Failed):
-                    waiting[asyncio.create_task(admitted[index].ticket.next_frame())] = index
+        await asyncio.gather(*tasks)
     finally:
-        for task in waiting:
+        for task in tasks:
             task.cancel()
+
+
+async def _follow(index: int, entry: Admitted, tell: _Tell) -> None:
+    ticket = entry.ticket
+    if entry.repeated and ticket.terminal is not None:
+        await tell(index, ticket.terminal)
+        return
+    while True:
+        frame = await ticket.next_frame()
+        await tell(index, frame)
+        if isinstance(frame, Done | Failed):
+            return

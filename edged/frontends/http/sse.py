@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -18,6 +20,8 @@ class EventStream:
     """One response of server-sent events; each write waits until the client's side has taken it."""
 
     def __init__(self, request: web.Request) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._sent = self._clock()
         self._writer = request.writer
         self._request = request
         self.response = web.StreamResponse(
@@ -30,8 +34,19 @@ class EventStream:
 
     async def send(self, events: bytes) -> None:
         """Send whole events."""
+        self._sent = self._clock()
         await self.response.write(events)
         await self._writer.drain()
+
+    async def keep_alive(self, seconds: float) -> None:
+        """Send a comment whenever nothing was sent for so long; returns when the client is gone."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                silent = self._clock() - self._sent
+                if silent >= seconds:
+                    await self.send(KEEP_ALIVE)
+                    silent = 0.0
+                await asyncio.sleep(seconds - silent)
 
     async def fail(self, error: Exception) -> None:
         """Send an error as the last event."""
