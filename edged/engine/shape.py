@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from enum import Enum
@@ -11,7 +12,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 Reader = Callable[[Any], Any]
 
 _MOST_INT = 1 << 63
-_MOST_FLOAT = 1e300  # neither infinite nor NaN
 
 
 def reader(kind: Any) -> Reader:
@@ -60,9 +60,11 @@ def _int(value: Any) -> int:
 
 
 def _float(value: Any) -> float:
-    if type(value) not in (int, float) or not -_MOST_FLOAT < value < _MOST_FLOAT:
-        raise ValueError(f"{type(value).__name__} in place of a finite number")
-    return float(value)
+    if type(value) is not float:
+        return float(_int(value))
+    if math.isnan(value):
+        raise ValueError("NaN in place of a number")
+    return value
 
 
 def _text(encoding: str) -> Reader:
