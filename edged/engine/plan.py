@@ -259,7 +259,7 @@ class Planner:
 
     def _notes(self, facts: GgufFacts, load: Load) -> list[str]:
         notes = []
-        if facts.chat_template is None:
+        if facts.chat_template is None and not facts.is_encoder:
             notes.append("the model has no chat template: a plain one (User: … Assistant: …) is used")
         roomy = min(DEFAULT_CONTEXT, facts.n_ctx_train) // CONTEXT_STEP * CONTEXT_STEP
         if self._settings.model.context == "auto" and load.context < roomy:

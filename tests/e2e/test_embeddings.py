@@ -60,6 +60,8 @@ async def test_an_encoder_embeds_and_refuses_to_generate(encoder: Daemon) -> Non
     [model] = (await encoder.get("/v1/models"))["data"]
     facts = {name: model["edged"][name] for name in ("generates", "pooling", "dimensions")}
     assert facts == {"generates": False, "pooling": "mean", "dimensions": 64}
+    notes = (await encoder.get("/v1/status"))["engine"]["notes"]
+    assert not any("chat template" in note for note in notes), "it needs none"
 
 
 async def test_a_generative_model_refuses_to_embed_and_counts_tokens(
