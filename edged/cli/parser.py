@@ -55,6 +55,8 @@ def build_parser() -> Parser:
     _add_config(_add(commands, "config", "Show or check the configuration."))
     _add_cmd(_add(commands, "cmd", "Give the daemon an operator's command; only root and its own user may."))
     _add(commands, "doctor", "Check the daemon and what it depends on, and say what to do.")
+    which = "Measure how fast the running daemon reads prompts and answers, by requests at once."
+    _add_bench(_add(commands, "bench", which))
     _add_mqtt(_add(commands, "mqtt", "Ask through an MQTT broker, watch its traffic, tidy up there."))
     _add_completion(_add(commands, "completion", "Print a completion script for your shell.", json=False))
     return parser
@@ -73,6 +75,14 @@ def number(text: str) -> float:
     """Parse a finite number."""
     value = float(text)
     if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def count(text: str) -> int:
+    """Parse a whole number from 1 on."""
+    value = int(text)
+    if value < 1:
         raise ValueError
     return value
 
@@ -151,6 +161,14 @@ def _add_ask(parser: Parser) -> None:
         metavar="ID",
         help="the request's id, for cancel (default: one is made)",
     )
+
+
+def _add_bench(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--quick", action="store_true", help="short prompts and answers, once")
+    add("--prompt-tokens", type=count, metavar="N", help="about N tokens a prompt (default: 256; quick: 64)")
+    add("--answer-tokens", type=count, metavar="N", help="N tokens an answer (default: 64; quick: 16)")
+    add("--runs", type=count, metavar="N", help="measure each batch N times (default: 3; quick: once)")
 
 
 def _add_mqtt(parser: Parser) -> None:
