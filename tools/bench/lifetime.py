@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,15 @@ from tools.bench.variants import arguments
 MEMORY, SMALL_MEMORY, START = "memory", "memory, 4 × 2,048", "start"
 _SMALL = {"context": 2048, "sequences": 4}
 _REQUESTS = 24
-_BUFFER = re.compile(r"(?:model|KV|compute|output) buffer size *= *([\d.]+) MiB")
+# Weights count once: where the library keeps a second copy in another layout, the mapped one need not stay.
+_BUFFER = re.compile(r"(?:Mapped model|KV|compute|output) buffer size *= *([\d.]+) MiB")
 
 Tables = dict[str, dict[str, Any]]
+
+
+def needed_bytes(log: Iterable[str]) -> float:
+    """Return what model and context need, as llama.cpp's log states it: weights, KV cache and buffers."""
+    return 2**20 * sum(float(size) for line in log for size in _BUFFER.findall(line))
 
 
 class Lifetime:
@@ -60,7 +67,7 @@ class Lifetime:
                 client.run(edged.address, clients(writer))
             after = {who: memory_bytes(pid, self._model) for who, pid in pids.items()}
             cache = edged.status()["engine"].get("prefix_cache") or {"max_bytes": 0}
-        needed = 2**20 * sum(float(size) for line in edged.log for size in _BUFFER.findall(line))
+        needed = needed_bytes(edged.log)
         self._results.note(
             name,
             edged.name,

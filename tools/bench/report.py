@@ -23,7 +23,9 @@ A figure is the median of the rounds, with the least and the greatest in bracket
 the rounds' ratios (both sides in turn within a round), with its {CONFIDENCE:.0%} bootstrap interval.
 **met** and **missed** mean that the whole interval lies on that side of the bar; what straddles it, or has
 fewer than {LEAST_SAMPLES} rounds, is *unproven*. Waits and gaps are in milliseconds, as a client on a Unix
-socket sees them.
+socket sees them; llama-server's are those of its best setting for that load, with the same cells. Memory is
+the proportional share (PSS), the model's file counted in full; what the child needs is the weights once, the
+KV cache and the buffers, as llama.cpp's log states them.
 """
 
 

@@ -8,7 +8,7 @@ from tools.bench.loads import Beside
 from tools.bench.prompts import Writer
 
 TEXT = b'data: {"choices": [{"text": "word"}]}\n\n'
-LAST = b'data: {"usage": {"prompt_tokens": 100, "completion_tokens": %d, "cached_tokens": 0}}\n\ndata: [DONE]\n\n'
+LAST = b'data: {"usage": {"prompt_tokens": 100, "completion_tokens": %d}}\n\ndata: [DONE]\n\n'
 
 
 def nothing() -> Script:
