@@ -134,6 +134,7 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "threads_batch": load.threads_batch if load else None,
         "repack": load.repack if load else None,
         "repack_reason": plan.repack_reason if plan else None,
+        "kernels": engine.ready.kernels if engine.ready else None,
         "flash_attention": load.flash_attention if load else None,
         "deterministic": load.deterministic if load else None,
         "load_progress": supervisor.load_progress,

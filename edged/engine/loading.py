@@ -9,7 +9,7 @@ from pathlib import Path
 from edged.engine.boundary import Boundaries
 from edged.engine.channel import Channel, log
 from edged.engine.embedder import open_embedder
-from edged.engine.llama import Context, LlamaError, Model, Run, Vocabulary, library
+from edged.engine.llama import Context, LlamaError, Model, Run, Vocabulary, kernels, library
 from edged.engine.llama.embedding import dimensions_of, goes_on, pooling_of
 from edged.engine.messages import Load, LoadFailed, Loading, Ready
 from edged.engine.pace import Pace
@@ -132,6 +132,7 @@ def run(channel: Channel, load: Load) -> None:
                 generates=scheduler is not None,
                 pooling=pooling_of(model),
                 dimensions=dimensions_of(model),
+                kernels=kernels(),
             )
         )
         Server(

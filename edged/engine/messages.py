@@ -218,7 +218,8 @@ class Loading:
 class Ready:
     """The model is loaded and warm.
 
-    It can embed if `pooling` says how; not each one that can generates, too.
+    It can embed if `pooling` says how; not each one that can generates, too. `kernels` names what the
+    library's kernels use of the processor, as llama.cpp calls it.
     """
 
     context: int
@@ -230,6 +231,7 @@ class Ready:
     generates: bool
     pooling: Pooling | None
     dimensions: int
+    kernels: list[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ def main() -> None:
             generates=True,
             pooling=None,
             dimensions=0,
+            kernels=["AVX2"],
         )
     )
     tuned = (0, 0, 0)

@@ -7,7 +7,7 @@ frees what it owns once; leave them in the reverse order of entering.
 
 from edged.engine.llama.batch import Run
 from edged.engine.llama.context import KV_TYPES, LEAST_LOGPROB, Context, DecodeStatus
-from edged.engine.llama.library import LIBRARY_VERSION, LlamaError, LogSink, library
+from edged.engine.llama.library import LIBRARY_VERSION, LlamaError, LogSink, kernels, library
 from edged.engine.llama.model import Model
 from edged.engine.llama.penalties import SamplingParams
 from edged.engine.llama.sampler import Sampler
@@ -28,5 +28,6 @@ __all__ = [
     "SamplingParams",
     "State",
     "Vocabulary",
+    "kernels",
     "library",
 ]

@@ -77,6 +77,12 @@ class _Log:
 log = _Log()
 
 
+def kernels() -> list[str]:
+    """Return what the library's kernels use of the processor, such as AVX2 or DOTPROD."""
+    info: bytes = lib.llama_print_system_info()
+    return re.findall(r"(\w+) = 1\b", info.decode())
+
+
 @contextmanager
 def library(sink: LogSink) -> Iterator[None]:
     """Initialise llama.cpp and forward its log lines to `sink(level, line)`."""
