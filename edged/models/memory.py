@@ -22,10 +22,12 @@ CONTEXT_STEP = 256
 
 MIN_CONTEXT = 512
 
+CODE_BYTES = 6 << 20
+"""Of the interpreter and the libraries, as far as they are used and no other process shares them."""
+
 _PROCESS_BYTES = 24 << 20  # interpreter, bindings, scheduler and the graph's own description
 _VOCABULARY_BYTES_PER_TOKEN = 290
 _CELL_BYTES = 72  # what a cell of the KV cache costs beside its keys and values
-_CODE_BYTES = 6 << 20  # of the interpreter and the libraries, as far as they are used
 _PAGES_AT_ONCE = 1 << 16  # what the kernel maps around a page that is touched, and a row or a norm is in
 _ALIGNMENT = 32  # of tensors in the file, where it does not say otherwise
 
@@ -75,7 +77,7 @@ class MemoryEstimate:
     @property
     def file_bytes(self) -> int:
         """What of the model's file, and of programs, is mapped and used."""
-        return self.mapped_bytes + _CODE_BYTES
+        return self.mapped_bytes + CODE_BYTES
 
     @property
     def needed_bytes(self) -> int:
@@ -189,7 +191,7 @@ def check_fits(memory: MemoryEstimate, available_bytes: int) -> None:
         f"(weights {_mega(memory.repacked_bytes + memory.mapped_bytes)}, "
         f"KV cache {_mega(memory.kv_bytes)} for {memory.sequences} × {memory.context} tokens in "
         f"{memory.kv_type}, computing {_mega(memory.computing_bytes)}, "
-        f"process {_mega(memory.process_bytes + _CODE_BYTES)}): {', or '.join(remedies)}"
+        f"process {_mega(memory.process_bytes + CODE_BYTES)}): {', or '.join(remedies)}"
     )
 
 
