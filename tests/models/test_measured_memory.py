@@ -26,7 +26,8 @@ def test_it_is_within_a_tenth_of_what_was_stated(shape: str, smollm2: Path, tmp_
     else:
         command = [sys.executable, TOOL, shape, smollm2, "--type", "Q4_0", "--out", tmp_path / "made.gguf"]
         subprocess.run(command, check=True, capture_output=True)
-        shutil.copy(tmp_path / "made.gguf", model)  # how the page cache holds a file decides what is mapped at once
+        # How the page cache came to hold a file decides how much of it is mapped at a touch.
+        shutil.copy(tmp_path / "made.gguf", model)
     found = asyncio.run(measure(model, 1024, 2, threads=1, threads_batch=1))
     assert found.engine.anonymous == pytest.approx(found.expected.anonymous_bytes, rel=0.1)
     # Of programs' pages it depends on who else runs Python how many are shared.
