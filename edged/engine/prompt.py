@@ -111,7 +111,7 @@ class PromptBuilder:
         return _not_empty(self._bos("") + self.plain(text, add_special=False))
 
     def plain(self, text: str, *, add_special: bool) -> list[int]:
-        """Return the tokens of a text in which nothing is special, perhaps with what the model wants around it.
+        """Return the tokens of a text in which nothing is special; with BOS and EOS if they are added.
 
         Raises:
             EdgedError: `invalid`: the vocabulary makes a control token of text that doesn't spell one.

@@ -17,4 +17,5 @@ class State:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.pages: Any = (ctypes.c_uint8 * size).from_buffer(mmap.mmap(-1, size))
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.pages: Any = (ctypes.c_uint8 * size).from_buffer(pages)
