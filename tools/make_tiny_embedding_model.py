@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write a tiny GGUF with random weights that makes embeddings, for tests that need vectors but no sense.
 
-The same options give the same bytes. Two kinds: an encoder as BERT is, which makes nothing but embeddings, and
-a decoder as llama is, which also generates. Both have a WordPiece vocabulary of letters and common pairs.
+The same options give the same bytes. Two kinds: an encoder as BERT is, which makes nothing but embeddings,
+and a decoder as llama is, which also generates. Both have a WordPiece vocabulary of letters and common pairs.
 Needs the `gguf` package, which is a test dependency.
 """
 
