@@ -25,7 +25,7 @@ from tools.bench import loads, report
 from tools.bench.bars import outcomes
 from tools.bench.client import ClientError
 from tools.bench.lifetime import START, Lifetime
-from tools.bench.results import Results
+from tools.bench.results import Results, ResultsError
 from tools.bench.session import Session, say
 from tools.bench.sides import Edged, SideError
 from tools.bench.statistics import LEAST_SAMPLES
@@ -48,11 +48,10 @@ def measure(
     names: list[str],
 ) -> Results:
     """Measure the named loads of a model."""
-    results = Results.load(out) if out.exists() else Results(model.name)
-    session = Session(model, tools, tables, rounds=rounds, select=select, results=results)
-    lifetime = Lifetime(model, tools, tables, rounds=rounds, results=results)
-    with session.edged() as edged:
-        results.about = about(edged, tables, rounds)
+    with Edged(model, tables).ready() as edged:
+        results = Results.begin(out, model.name, about(edged, tables))
+        session = Session(model, tools, tables, rounds=rounds, select=select, results=results)
+        lifetime = Lifetime(model, tools, tables, rounds=rounds, results=results)
         work: dict[str, Callable[[], None]] = {
             ALONE: partial(session.alone, edged),
             EIGHT: partial(session.eight, edged),
@@ -76,7 +75,7 @@ def keep(results: Results, out: Path, name: str, task: Callable[[], None]) -> No
     say(f"  took {time.monotonic() - began:.0f} s")
 
 
-def about(edged: Edged, tables: dict[str, dict[str, Any]], rounds: int) -> dict[str, Any]:
+def about(edged: Edged, tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return what the figures depend on."""
     processor = next(
         (
@@ -92,7 +91,6 @@ def about(edged: Edged, tables: dict[str, dict[str, Any]], rounds: int) -> dict[
         "library": f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}; {system_info()}",
         "edged": tables,
         "threads": f"{settings.threads} generating, {settings.threads_batch} reading, for both sides",
-        "rounds": rounds,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
@@ -170,7 +168,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers end with the run
     try:
         arguments.command(arguments)
-    except (ClientError, SideError, UpstreamError) as error:
+    except (ClientError, ResultsError, SideError, UpstreamError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

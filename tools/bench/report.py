@@ -51,7 +51,7 @@ def _model(results: Results, found: Sequence[Outcome], picture: str) -> str:
     lines += [f"- {name}: {_plain(value)}" for name, value in results.about.items()]
     lines += ["", f"![ratios with their intervals]({picture})", ""]
     lines += _table(
-        ("load", "figure", "edged", "other", "compared", "bar", "verdict"),
+        ("load", "figure", "edged", "other", "compared", "bar", "rounds", "verdict"),
         [_bar(results, outcome) for outcome in found],
     )
     lines += ["", "### All figures", ""]
@@ -82,6 +82,7 @@ def _bar(results: Results, outcome: Outcome) -> tuple[str, ...]:
         f"{bar.other} {_spread(theirs)}" if theirs else "",
         compared,
         f"{'≥' if bar.at_least else '≤'} {bar.bar:g}",
+        str(found.count),
         mark,
     )
 

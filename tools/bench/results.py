@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 
+class ResultsError(Exception):
+    """A file of results is of no use here."""
+
+
 @dataclass
 class Results:
     """What a run has found for one model.
@@ -41,5 +45,27 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` has written."""
-        return cls(**json.loads(path.read_text()))
+        """Read what `save` has written.
+
+        Raises:
+            ResultsError: it can't be read, or is something else.
+        """
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise ResultsError(f"{path} holds no results: {error}") from None
+
+    @classmethod
+    def begin(cls, path: Path, model: str, about: dict[str, Any]) -> Self:
+        """Return the results in a file, to be added to, or new ones.
+
+        Raises:
+            ResultsError: those in the file are another model's, or were found with other settings.
+        """
+        if not path.exists():
+            return cls(model, about)
+        earlier = cls.load(path)
+        same = ("machine", "library", "edged", "threads")
+        if (earlier.model, *map(earlier.about.get, same)) != (model, *map(about.get, same)):
+            raise ResultsError(f"{path} has results of another model, machine or setting: name another file")
+        return earlier

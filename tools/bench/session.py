@@ -63,10 +63,6 @@ class Session:
     def _sequences(self) -> int:
         return int(self._tables["model"]["sequences"])
 
-    def edged(self) -> Edged:
-        """Return the daemon, once it serves."""
-        return Edged(self._model, self._tables).ready()
-
     # --- beside llama-bench and llama-batched-bench ---
 
     def alone(self, edged: Edged) -> None:

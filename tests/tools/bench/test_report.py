@@ -10,7 +10,7 @@ from tools.bench.bars import BARS, outcomes
 from tools.bench.chart import chart
 from tools.bench.lifetime import MEMORY, SMALL_MEMORY
 from tools.bench.loads import BESIDE
-from tools.bench.results import Results
+from tools.bench.results import Results, ResultsError
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -71,6 +71,7 @@ def test_the_page_tells_figures_with_their_spread(results: Results, tmp_path: Pa
         "llama-bench 184 (182 to 186)",
         "0.989 (0.989 to 0.989)",
         "≥ 0.95",
+        "5",
         "**met**",
     ]
     assert "6 bars: 3 met, 2 missed, 1 unproven." in page
@@ -90,3 +91,16 @@ def test_the_chart_has_a_dot_for_each_ratio(results: Results) -> None:
 def test_results_come_back_as_they_were_kept(results: Results, tmp_path: Path) -> None:
     results.save(tmp_path / "r.json")
     assert Results.load(tmp_path / "r.json") == results
+
+
+def test_results_are_added_to_those_of_the_same_settings_alone(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    results.save(path)
+    assert Results.begin(path, results.model, results.about) == results
+    with pytest.raises(ResultsError, match="name another file"):
+        Results.begin(path, "other.gguf", results.about)
+    with pytest.raises(ResultsError, match="name another file"):
+        Results.begin(path, results.model, {**results.about, "threads": "8"})
+    path.write_text("[]")
+    with pytest.raises(ResultsError, match="holds no results"):
+        Results.begin(path, results.model, results.about)
