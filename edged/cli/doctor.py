@@ -11,11 +11,15 @@ from typing import Any
 
 from edged import __version__, paths
 from edged.cli.checks import Check, State, checks
+from edged.cli.checks_files import file_checks
+from edged.cli.checks_kernel import kernel_checks
+from edged.cli.checks_processor import processor_checks
 from edged.cli.client import Daemon
 from edged.cli.errors import CommandError, Exit
 from edged.cli.output import print_json
 from edged.cli.terminal import harmless
 
+_ROOT = Path("/")
 _COLOURS: dict[State, int] = {"ok": 32, "warn": 33, "fail": 31}
 
 
@@ -42,10 +46,20 @@ def _found(args: Namespace) -> Iterator[Check]:
     except CommandError as error:
         name = "socket" if error.exit is Exit.NOT_PERMITTED else "daemon"
         yield Check(name, "fail", error.message, error.hint or "journalctl -u edged says more")
-        return
-    yield _socket(daemon.path)
-    yield from _version(status)
-    yield from checks(status)
+        status = None
+    else:
+        yield _socket(daemon.path)
+        yield from _version(status)
+        yield from checks(status)
+    yield from _machine(status)
+
+
+def _machine(status: dict[str, Any] | None) -> Iterator[Check]:
+    """Judge what is under the daemon; what only the daemon knows is left out without it."""
+    told = status or {}
+    yield from processor_checks(_ROOT, told.get("engine"))
+    yield from kernel_checks(_ROOT, told.get("pid"))
+    yield from file_checks(told.get("model"), Path(told.get("state_dir") or paths.state_dir()))
 
 
 def _configuration(file: Path | None) -> Iterator[Check]:

@@ -76,8 +76,9 @@ def _engine(engine: Fields) -> str:
 
 
 def _requests(requests: Fields, limits: Fields) -> str:
+    put_back = f" ({requests['put_back']} of them put back)" if requests["put_back"] else ""
     return (
-        f"{requests['running']} running, {requests['queued']} of {limits['queue']} queued;"
+        f"{requests['running']} running, {requests['queued']} of {limits['queue']} queued{put_back};"
         f" {requests['accepted_total']} accepted, {requests['done_total']} done,"
         f" {requests['failed_total']} failed, {requests['cancelled_total']} cancelled"
     )

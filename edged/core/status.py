@@ -83,6 +83,7 @@ def status(core: Core) -> dict[str, Any]:
         "device_id": core.settings.device_id,
         "uptime_seconds": round(time.monotonic() - core.started, 1),
         "pid": os.getpid(),
+        "state_dir": str(core.settings.state_dir),
         "model": info.facts if info else None,
         "engine": _engine(core.engine),
         "requests": {

@@ -46,6 +46,7 @@ _STATUS: dict[str, Any] = {
     "device_id": "pi-a1b2c3",
     "uptime_seconds": 3725.4,
     "pid": 812,
+    "state_dir": "/var/lib/edged",
     "model": {
         "name": "smollm2-135m-instruct-q4_1",
         "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -77,10 +78,12 @@ _STATUS: dict[str, Any] = {
     "requests": {
         "queued": 1,
         "running": 2,
+        "put_back": 0,
         "accepted_total": 120,
         "done_total": 115,
         "failed_total": 1,
         "cancelled_total": 1,
+        "put_back_total": 0,
     },
     "speed": {"prompt_tokens_per_second": 512.3, "tokens_per_second": 61.7},
     "sessions": 3,

@@ -86,6 +86,12 @@ def test_status_of_a_daemon_that_has_nothing_yet(edgectl: Run, daemon: SmallDaem
     assert not [line for line in lines if line.startswith("needs")]
 
 
+def test_status_says_what_is_put_back(edgectl: Run, daemon: SmallDaemon) -> None:
+    daemon.status["requests"]["put_back"] = 1
+
+    assert "2 running, 1 of 64 queued (1 of them put back); 120" in edgectl("status").stdout.decode()
+
+
 def test_status_as_json(edgectl: Run, daemon: SmallDaemon) -> None:
     assert daemon.status == json.loads(edgectl("status", "--json").stdout)
 
