@@ -95,6 +95,16 @@ async def test_low_makes_room_for_high_and_goes_on_as_if_nothing_had_happened(
     assert core.running == core.dispatcher.waiting == 0
 
 
+async def test_it_makes_room_each_time(core: Core, engine: FakeEngine) -> None:
+    await begin(core, "low", priority="low")
+    for number in range(MOST_TIMES + 2):
+        await begin(core, f"high{number}", priority="high")
+        engine.answer()
+        await settle()
+    assert core.dispatcher.put_back_total == MOST_TIMES
+    assert engine.started.count("low") == MOST_TIMES + 1
+
+
 async def test_equals_wait(core: Core, engine: FakeEngine) -> None:
     await begin(core, "running", priority="high")
     await begin(core, "waiting", BOB, priority="high")
@@ -144,11 +154,14 @@ async def test_a_prompt_in_preparation_gives_way_once_it_is_prepared(core: Core,
     await begin(core, "low", priority="low")
     engine.is_ready = True
     engine.on_change()
-    submitting = asyncio.create_task(begin(core, "high", priority="high"))
-    await settle()
+    engine.is_ready = False
+    await begin(core, "high", priority="high")
+    engine.is_ready = True
+    engine.on_change()
+    assert engine.started == []
     engine.gate.set()
-    await submitting
-    await settle()
+    for _ in range(3):
+        await settle()
     assert engine.started == ["low", "high"]
 
 
@@ -176,12 +189,15 @@ async def test_put_back_requests_can_be_cancelled(core: Core, engine: FakeEngine
 
 
 async def test_cancel_between_leaving_and_waiting_is_not_lost(core: Core, engine: FakeEngine) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, fault: faults.append(fault))
     engine.lets_go = False
     low = await begin(core, "low", priority="low")
     await begin(core, "high", priority="high")
     engine.let_go()
     low.cancel()
     await settle()
+    assert faults == []
     assert low.state == "finished"
     assert engine.started == ["low", "high"]
 
