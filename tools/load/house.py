@@ -27,6 +27,8 @@ threads_batch = {threads}
 [limits]
 queue = 1000
 per_client = 1000
+max_tokens = {max_tokens}
+max_tokens_default = {default_tokens}
 """
 STOP_SECONDS = 30.0
 READ_BYTES = 1024  # so that a client that does not read is felt soon
@@ -43,10 +45,18 @@ class House:
         context: tokens of one request.
         sequences: how many run at once.
         threads: that compute; None: as many as edged chooses.
+        max_tokens: of an answer.
     """
 
     def __init__(
-        self, directory: Path, model: Path, *, context: int, sequences: int, threads: int | None
+        self,
+        directory: Path,
+        model: Path,
+        *,
+        context: int,
+        sequences: int,
+        threads: int | None,
+        max_tokens: int = 2048,
     ) -> None:
         self.sequences = sequences
         self.socket = directory / "edged.sock"
@@ -58,6 +68,8 @@ class House:
                 context=context,
                 sequences=sequences,
                 threads=threads or '"auto"',
+                max_tokens=max_tokens,
+                default_tokens=min(max_tokens, 256),
             ).lstrip()
         )
         self._log = directory / "edged.log"

@@ -17,7 +17,7 @@ from tools.load.asks import Ask, draw_asks
 from tools.load.footprint import Footprint, Memory, footprint, memory
 from tools.load.house import House, status
 from tools.load.requesters import Account, ask, work_off
-from tools.load.verdict import compare, judge
+from tools.load.verdict import Judge, compare
 
 START_SECONDS = 120.0
 PATIENCE_SECONDS = 120.0
@@ -69,29 +69,35 @@ class Outcome:
 
 
 class Load:
-    """All clients' requests, and how many are to come.
+    """All clients' requests: how many are to come, and what came of the others.
+
+    Attributes:
+        ended: how many have.
+        judge: of them.
 
     Args:
         options: of the run.
     """
 
     def __init__(self, options: Options) -> None:
-        self.accounts: list[Account] = []
-        self._ended = asyncio.Condition()
+        self.ended = 0
+        self.judge = Judge()
+        self._end_of_one = asyncio.Condition()
         self._options = options
         self._left = options.requests
         self._end = time.monotonic() + options.seconds
 
     async def note(self, account: Account) -> None:
         """Take note of a request that has ended."""
-        async with self._ended:
-            self.accounts.append(account)
-            self._ended.notify_all()
+        self.judge.take(account)
+        async with self._end_of_one:
+            self.ended += 1
+            self._end_of_one.notify_all()
 
     async def until_ended(self, count: float) -> None:
         """Wait until so many have."""
-        async with self._ended:
-            await self._ended.wait_for(lambda: len(self.accounts) >= count)
+        async with self._end_of_one:
+            await self._end_of_one.wait_for(lambda: self.ended >= count)
 
     def asks_of(self, client: int) -> Callable[[], Ask | None]:
         """Return what gives a client its next request, and None when it is to stop."""
@@ -117,7 +123,7 @@ async def run(options: Options, directory: Path, tell: Callable[[str], None] = l
     )
     with house.running():
         async with house.session() as session:
-            await _until_ready(house, session)
+            await until_ready(house, session)
             await _warm_up(session, options)
             before = _footprints(house)
             load = Load(options)
@@ -131,12 +137,18 @@ async def run(options: Options, directory: Path, tell: Callable[[str], None] = l
             sampling.cancel()
             kills = await killing if not stuck else options.kills
             faults = [stuck] if stuck else await _aftermath(house, session, options, before)
-    verdict = outcome.verdict = judge(load.accounts, house.log(), kills)
+    verdict = outcome.verdict = load.judge.verdict(house.log(), kills)
     verdict.faults[:0] = faults
     return outcome
 
 
-async def _until_ready(house: House, session: aiohttp.ClientSession) -> None:
+async def until_ready(house: House, session: aiohttp.ClientSession) -> None:
+    """Wait until the engine serves.
+
+    Raises:
+        RuntimeError: it never will.
+        TimeoutError: it does not in time.
+    """
     async with asyncio.timeout(START_SECONDS):
         while True:
             if not house.is_alive:
@@ -173,11 +185,11 @@ async def _wait(clients: list[Coroutine[None, None, None]], load: Load) -> str |
         done, pending = await asyncio.wait(pending, timeout=PATIENCE_SECONDS)
         for client in done:
             client.result()
-        if not done and len(load.accounts) == answered:
+        if not done and load.ended == answered:
             for client in pending:
                 client.cancel()
             return f"nothing was answered for {PATIENCE_SECONDS:g} s; {len(pending)} clients still wait"
-        answered = len(load.accounts)
+        answered = load.ended
     return None
 
 
@@ -193,8 +205,8 @@ async def _kill(
     for number in range(options.kills):
         share = (number + rng.uniform(0.1, 0.9)) / options.kills
         await load.until_ended(share * options.requests)
-        await _until_ready(house, session)
-        tell(f"{len(load.accounts)} of {options.requests} requests have ended; the engine is killed")
+        await until_ready(house, session)
+        tell(f"{load.ended} of {options.requests} requests have ended; the engine is killed")
         house.kill_engine()
     return options.kills
 
@@ -219,7 +231,7 @@ async def _aftermath(
     house: House, session: aiohttp.ClientSession, options: Options, before: tuple[Footprint, Footprint]
 ) -> list[str]:
     """Return what is not as it was before the load."""
-    await _until_ready(house, session)
+    await until_ready(house, session)
     faults = await _use_all_sequences(session, options)
     # After each of these the engine, at rest, compares its cells with its books, and ends if they differ.
     pid = house.engine_pid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tools.chaos.verdict import Verdict
 from tools.load.footprint import Footprint
@@ -17,27 +17,37 @@ EXPECTED_ERRORS = ("expired", "engine_crashed", "busy", "prompt_too_long")
 EXPECTED_LOG_ERRORS = ("the engine died",)
 
 
-def judge(accounts: Iterable[Account], log: Sequence[Event], kills: int) -> Verdict:
-    """Check every request's account and the daemon's log."""
-    accounts = list(accounts)
-    faults = [f"{account.ask.id}: {fault}" for account in accounts for fault in _faults_of(account)]
-    counted = Counter(account.ask.id for account in accounts)
-    faults += [f"{id}: noted {count} times" for id, count in counted.items() if count > 1]
-    faults += _faults_in(log, kills)
-    counts = Counter(account.ask.manner for account in accounts)
-    ends = Counter(end for account in accounts for end in account.ends)
-    return Verdict(
-        counts={
-            "requests": len(accounts),
-            **{f"manner_{manner}": count for manner, count in sorted(counts.items())},
-            **{f"end_{end}": ends[end] for end in ENDS},
-            "left": sum(account.left for account in accounts),
-            "never_admitted": sum(account.frames is None for account in accounts),
-            "engine_kills": kills,
-        },
-        errors={code: count for code, count in ends.items() if code not in ENDS},
-        faults=faults,
-    )
+class Judge:
+    """Checks every request as it ends, and remembers no more than figures and faults."""
+
+    def __init__(self) -> None:
+        self._manners: Counter[str] = Counter()
+        self._ends: Counter[str] = Counter()
+        self._left = self._never_admitted = 0
+        self._faults: list[str] = []
+
+    def take(self, account: Account) -> None:
+        """Check a request that has ended."""
+        self._manners[account.ask.manner] += 1
+        self._ends.update(account.ends)
+        self._left += account.left
+        self._never_admitted += account.frames is None
+        self._faults += [f"{account.ask.id}: {fault}" for fault in _faults_of(account)]
+
+    def verdict(self, log: Sequence[Event], kills: int) -> Verdict:
+        """Check the daemon's log, too, and return what came of all."""
+        return Verdict(
+            counts={
+                "requests": self._manners.total(),
+                **{f"manner_{manner}": count for manner, count in sorted(self._manners.items())},
+                **{f"end_{end}": self._ends[end] for end in ENDS},
+                "left": self._left,
+                "never_admitted": self._never_admitted,
+                "engine_kills": kills,
+            },
+            errors={code: count for code, count in self._ends.items() if code not in ENDS},
+            faults=[*self._faults, *_faults_in(log, kills)],
+        )
 
 
 def compare(name: str, before: Footprint, after: Footprint, *, allowed_bytes: int = 0) -> list[str]:

@@ -12,7 +12,7 @@ from edged.frontends.http.chat import messages_of
 from edged.frontends.http.context import client_of
 from edged.frontends.http.models import check_model
 from edged.frontends.http.parameters import optional, refuse_others
-from edged.protocol import Request
+from edged.protocol import INT32_MAX, Request
 
 if TYPE_CHECKING:
     from edged.core import Core
@@ -55,7 +55,7 @@ async def detokenize(core: Core, body: Mapping[str, Any], request: web.Request) 
     """
     _check(core, body, _DETOKENIZE)
     tokens = body.get("tokens")
-    if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+    if not isinstance(tokens, list) or not all(map(_may_be_token, tokens)):
         raise invalid("tokens: must be a list of token ids", param="tokens")
     return web.json_response({"content": await core.direct.detokenize(tokens, client_of(request))})
 
@@ -75,6 +75,10 @@ async def apply_template(core: Core, body: Mapping[str, Any], request: web.Reque
 def _check(core: Core, body: Mapping[str, Any], served: frozenset[str]) -> None:
     refuse_others(body, served, {})
     check_model(core, optional(body, "model", str, "a string"))
+
+
+def _may_be_token(value: Any) -> bool:
+    return type(value) is int and abs(value) <= INT32_MAX
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:

@@ -98,3 +98,9 @@ async def test_another_model_is_not_found(service: Service, direct: Direct, path
     status, body, _ = await service.post(f"/v1/{path}", {"model": "gpt-5"})
     assert status == 404
     assert body["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("token", [2**31, -(2**63), 10**40])
+async def test_numbers_beyond_any_vocabulary_are_no_tokens(service: Service, token: int) -> None:
+    status, body, _ = await service.post("/v1/detokenize", {"tokens": [1, token]})
+    assert (status, body["error"]["param"]) == (400, "tokens")

@@ -1,0 +1,1 @@
+"""Input that nobody would send: bodies and headers, messages of the engine, models."""
