@@ -22,6 +22,7 @@ from tools.load.verdict import Judge, compare
 START_SECONDS = 120.0
 PATIENCE_SECONDS = 120.0
 POLL_SECONDS = 0.1
+SETTLE_SECONDS = 5.0
 WARM_UP_REQUESTS = 40
 CAPACITY_TOKENS = 64  # of the answers that must be computed at once after the run
 
@@ -227,6 +228,17 @@ def _footprints(house: House) -> tuple[Footprint, Footprint]:
     return footprint(house.daemon_pid), footprint(engine)
 
 
+async def _settled(house: House, before: tuple[Footprint, Footprint]) -> tuple[Footprint, Footprint]:
+    """Return what both processes hold once they have closed what is being closed, or after a while."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while True:
+        now = _footprints(house)
+        too_many = any(n.descriptors > b.descriptors for n, b in zip(now, before, strict=True))
+        if not too_many or time.monotonic() > end:
+            return now
+        await asyncio.sleep(POLL_SECONDS)
+
+
 async def _aftermath(
     house: House, session: aiohttp.ClientSession, options: Options, before: tuple[Footprint, Footprint]
 ) -> list[str]:
@@ -245,7 +257,7 @@ async def _aftermath(
     hands = {name: now["requests"][name] for name in ("queued", "running", "put_back")}
     if any(hands.values()):
         faults.append(f"all requests have ended, and the status tells {hands}")
-    daemon, engine = _footprints(house)
+    daemon, engine = await _settled(house, before)
     return [
         *faults,
         *compare("the daemon", before[0], daemon),
