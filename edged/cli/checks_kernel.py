@@ -1,4 +1,4 @@
-"""What the kernel tells of the machine that edged runs on: memory, control group, pressure, heat."""
+"""What the kernel tells of the machine that edged runs on: memory, control group, pressure."""
 
 from __future__ import annotations
 
@@ -7,21 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edged.cli.checks import Check
+from edged.cli.kernel_files import counts, number, text
 from edged.cli.output import size
 
 _LITTLE_MEMORY = 0.1  # of all that is there
 _NEAR_LIMIT = 0.9  # of the group's
 _STALLED_PERCENT = 10.0  # of the time, some process waits for memory
-_HOT = 80.0  # °C: a Raspberry Pi begins to throttle
 _FIRMWARE_LINES = ("boot/firmware/cmdline.txt", "boot/cmdline.txt")
-_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
-_COOL = "cool the board: a fan, a heat sink, more air"
-_NOW = {
-    0: ("under-voltage", "use a power supply and a cable that give enough: 5 V, 3 A (Raspberry Pi 5: 5 A)"),
-    2: ("throttled", "cool the board, and see to its power supply"),
-    3: ("at the soft limit of temperature", _COOL),
-}
-_SINCE_BOOT = 16  # these bits come again here
 
 
 def kernel_checks(root: Path, pid: int | None) -> Iterator[Check]:
@@ -34,7 +26,6 @@ def kernel_checks(root: Path, pid: int | None) -> Iterator[Check]:
     yield _memory(root)
     yield _cgroup(root, pid)
     yield _pressure(root)
-    yield from _heat(root)
 
 
 # --- memory ---
@@ -42,7 +33,7 @@ def kernel_checks(root: Path, pid: int | None) -> Iterator[Check]:
 
 def _memory(root: Path) -> Check:
     figures = {}
-    for line in _read(root / "proc/meminfo").splitlines():
+    for line in text(root / "proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
         if (words := rest.split()) and words[0].isdecimal():
             figures[name] = int(words[0]) * 1024
@@ -62,7 +53,7 @@ def _swap(root: Path, figures: dict[str, int]) -> str:
     total = figures.get("SwapTotal", 0)
     if not total:
         return ", no swap"
-    devices = [line.split()[0] for line in _read(root / "proc/swaps").splitlines()[1:] if line.strip()]
+    devices = [line.split()[0] for line in text(root / "proc/swaps").splitlines()[1:] if line.strip()]
     kind = " on zram, which is memory itself" if any("zram" in device for device in devices) else ""
     return f", {size(figures.get('SwapFree', 0))} of {size(total)} swap free{kind}"
 
@@ -71,7 +62,7 @@ def _swap(root: Path, figures: dict[str, int]) -> str:
 
 
 def _cgroup(root: Path, pid: int | None) -> Check:
-    lines = _read(root / f"proc/{pid or 'self'}/cgroup").splitlines()
+    lines = text(root / f"proc/{pid or 'self'}/cgroup").splitlines()
     own = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
     if any("memory" in line.split(":")[1].split(",") for line in lines if line.count(":") >= 2):
         says = "the memory controller is of version 1, so the daemon does not see its limit"
@@ -83,7 +74,7 @@ def _cgroup(root: Path, pid: int | None) -> Check:
         says = "the kernel counts no memory for control groups, so MemoryMax and MemoryHigh have no effect"
         return Check("cgroup", "warn", says, _on_the_line(root, "cgroup_enable=memory"))
     group = root / "sys/fs/cgroup" / own.strip("/")
-    used = _number(group / "memory.current")
+    used = number(group / "memory.current")
     if used is None:
         if own == "/":
             return Check("cgroup", "ok", "the daemon runs in the root group, which has no limit")
@@ -93,9 +84,9 @@ def _cgroup(root: Path, pid: int | None) -> Check:
 
 
 def _limit(group: Path, used: int) -> Check:
-    limit = _number(group / "memory.max")
-    kills = _counts(group / "memory.events").get("oom_kill", 0)
-    working = used - _counts(group / "memory.stat").get("inactive_file", 0)
+    limit = number(group / "memory.max")
+    kills = counts(group / "memory.events").get("oom_kill", 0)
+    working = used - counts(group / "memory.stat").get("inactive_file", 0)
     says = f"{size(working)} in use, " + (f"limit {size(limit)}" if limit is not None else "no limit")
     if kills:
         remedy = "raise MemoryMax (systemctl edit edged), or take a smaller model, context or model.sequences"
@@ -109,8 +100,8 @@ def _limit(group: Path, used: int) -> Check:
 def _is_memory_off(root: Path) -> bool:
     controllers = root / "sys/fs/cgroup/cgroup.controllers"
     if controllers.exists():
-        return "memory" not in _read(controllers).split()
-    for line in _read(root / "proc/cgroups").splitlines():
+        return "memory" not in text(controllers).split()
+    for line in text(root / "proc/cgroups").splitlines():
         words = line.split()
         if words and words[0] == "memory":
             return words[-1] == "0"
@@ -123,13 +114,13 @@ def _is_memory_off(root: Path) -> bool:
 def _pressure(root: Path) -> Check:
     path = root / "proc/pressure/memory"
     try:
-        text = path.read_text()
+        told = path.read_text(errors="replace")
     except OSError as error:
-        is_off = error.errno == errno.EOPNOTSUPP or "psi=1" not in _read(root / "proc/cmdline").split()
+        is_off = error.errno == errno.EOPNOTSUPP or "psi=1" not in text(root / "proc/cmdline").split()
         says = "the kernel does not tell how long programs wait for memory (PSI)"
         remedy = _on_the_line(root, "psi=1") if is_off else "another kernel: this one has no CONFIG_PSI"
         return Check("psi", "warn", says, remedy)
-    for line in text.splitlines():
+    for line in told.splitlines():
         fields = dict(word.partition("=")[::2] for word in line.split()[1:])
         if line.startswith("some"):
             try:
@@ -144,41 +135,7 @@ def _pressure(root: Path) -> Check:
     return Check("psi", "warn", f"{path} can't be understood", "report it, with the file's text")
 
 
-# --- heat ---
-
-
-def _heat(root: Path) -> Iterator[Check]:
-    zones = []
-    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        millidegrees = _number(zone / "temp")
-        if millidegrees is not None and -40_000 < millidegrees < 200_000:
-            zones.append((millidegrees / 1000, _read(zone / "type").strip() or zone.name))
-    yield from _firmware(root)
-    if not zones:
-        says = "no sensor of temperature is readable, as in virtual machines and containers"
-        yield Check("heat", "ok", says)
-        return
-    says = ", ".join(f"{name} {celsius:.1f} °C" for celsius, name in zones)
-    if max(zones)[0] >= _HOT:
-        yield Check("heat", "warn", says, _COOL + "; or lower engine.threads")
-    else:
-        yield Check("heat", "ok", says)
-
-
-def _firmware(root: Path) -> Iterator[Check]:
-    """Judge what a Raspberry Pi's firmware tells of power and temperature."""
-    try:
-        bits = int(_read(root / _THROTTLED).strip(), 16)
-    except ValueError:
-        return
-    for bit, (what, remedy) in _NOW.items():
-        if bits >> bit & 1:
-            yield Check("power", "warn", f"{what} now, says the firmware", remedy)
-        elif bits >> (bit + _SINCE_BOOT) & 1:
-            yield Check("power", "warn", f"{what} at some time since the boot, says the firmware", remedy)
-
-
-# --- reading ---
+# --- remedies ---
 
 
 def _on_the_line(root: Path, word: str) -> str:
@@ -189,22 +146,3 @@ def _on_the_line(root: Path, word: str) -> str:
         if (root / line).exists():
             return f"sudo sed -i '1s/$/ {word}/' /{line}, then reboot"
     return f"start Linux with {word} (GRUB_CMDLINE_LINUX in /etc/default/grub, update-grub), then reboot"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(_read(path))
-    except ValueError:
-        return None
-
-
-def _counts(path: Path) -> dict[str, int]:
-    words = [line.split() for line in _read(path).splitlines()]
-    return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdecimal()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli.checks import Check
+from edged.cli.kernel_files import text
 
 # What /proc/cpuinfo calls it, and what llama.cpp does (ggml_backend_cpu_get_features).
 _X86 = {
@@ -83,8 +84,5 @@ def _kernels(
 
 
 def _flags(root: Path) -> frozenset[str]:
-    try:
-        lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return frozenset()
+    lines = text(root / "proc/cpuinfo").splitlines()
     return frozenset(next((line.split() for line in lines if line.startswith(("flags", "Features"))), []))

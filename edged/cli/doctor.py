@@ -12,6 +12,7 @@ from typing import Any
 from edged import __version__, paths
 from edged.cli.checks import Check, State, checks
 from edged.cli.checks_files import file_checks
+from edged.cli.checks_heat import heat_checks
 from edged.cli.checks_kernel import kernel_checks
 from edged.cli.checks_processor import processor_checks
 from edged.cli.client import Daemon
@@ -59,6 +60,7 @@ def _machine(status: dict[str, Any] | None) -> Iterator[Check]:
     told = status or {}
     yield from processor_checks(_ROOT, told.get("engine"))
     yield from kernel_checks(_ROOT, told.get("pid"))
+    yield from heat_checks(_ROOT)
     yield from file_checks(told.get("model"), Path(told.get("state_dir") or paths.state_dir()))
 
 

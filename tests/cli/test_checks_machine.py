@@ -13,6 +13,7 @@ import pytest
 
 from edged.cli.checks import Check
 from edged.cli.checks_files import file_checks
+from edged.cli.checks_heat import heat_checks
 from edged.cli.checks_kernel import kernel_checks
 from edged.cli.checks_processor import processor_checks
 
@@ -66,13 +67,13 @@ def make(tmp_path: Path) -> Make:
 
 def judge(root: Path) -> dict[str, Check]:
     """Return what is found by its name; all that is not ok has a remedy."""
-    found = list(kernel_checks(root, PID))
+    found = [*kernel_checks(root, PID), *heat_checks(root)]
     assert all(check.remedy for check in found if check.state != "ok")
     return {check.name: check for check in found}
 
 
 def test_a_sound_machine(make: Make) -> None:
-    assert [(check.name, check.state, check.says) for check in kernel_checks(make(SOUND), PID)] == [
+    assert [(check.name, check.state, check.says) for check in judge(make(SOUND)).values()] == [
         ("memory", "ok", "3.07 GB of 4.10 GB available, no swap"),
         ("cgroup", "ok", "200.0 MB in use, no limit"),
         ("psi", "ok", "in the last minute some program waited for memory 0.5 % of the time"),
@@ -188,9 +189,25 @@ def test_heat(make: Make) -> None:
 def test_what_the_firmware_tells_of_power(make: Make, bits: str, says: list[str]) -> None:
     root = make({**SOUND, "sys/devices/platform/soc/soc:firmware/get_throttled": f"{bits}\n"})
 
-    found = [check for check in kernel_checks(root, PID) if check.name == "power"]
+    found = [check for check in heat_checks(root) if check.name == "power"]
 
     assert [check.says for check in found] == says
+
+
+def test_other_chips_where_there_are_no_zones(make: Make) -> None:
+    chips = "sys/class/hwmon"
+    files = {
+        f"{chips}/hwmon0/name": "rpi_volt\n",
+        f"{chips}/hwmon0/in0_lcrit_alarm": "1\n",
+        f"{chips}/hwmon1/name": "k10temp\n",
+        f"{chips}/hwmon1/temp1_input": "41250\n",
+        f"{chips}/hwmon1/temp2_input": "-273150\n",
+    }
+
+    assert [(check.name, check.says) for check in heat_checks(make(files))] == [
+        ("power", "under-voltage now, says the firmware"),
+        ("heat", "k10temp 41.2 °C"),
+    ]
 
 
 def test_garbage_breaks_nothing(make: Make) -> None:
