@@ -37,4 +37,6 @@ def unload(args: Namespace) -> None:
     if args.json:
         print_json(answer)
     else:
-        print(f"unloaded: {size(answer['data']['freed_bytes'])} are free; the next request loads it again")
+        freed = answer["data"]["freed_bytes"]
+        done = f"unloaded: {size(freed)} freed" if freed else "the model is not loaded"
+        print(f"{done}; the next request loads it")

@@ -202,9 +202,9 @@ class _Asking:
 
 
 def _away(device: str, status: dict[str, Any]) -> str:
-    clock = "" if status.get("clock_synchronised", True) else ", by its clock that was not set"
-    since = f"since {status['time']}{clock}" if status.get("time") else "nobody knows since when"
+    clock = "" if status.get("clock_synchronised", True) else " by its clock, which was not set"
+    since = f" since {status['time']}{clock}" if status.get("time") else ", nobody knows since when"
     if status.get("phase") == "lost":
-        since = f"lost without a word; it had come at {status.get('time')}{clock}"
+        since = f": cut off some time after it connected at {status.get('time')}{clock}"
     reason = f" ({status['reason']})" if status.get("reason") else ""
-    return f"{device} is offline, {since}{reason}; the broker keeps the question"
+    return f"{device} is offline{since}{reason}; the broker keeps the question"

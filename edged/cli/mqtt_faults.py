@@ -9,6 +9,7 @@ from edged.cli.errors import CommandError, Exit
 from edged.cli.mqtt_broker import Broker
 
 _LOGIN = ("authori", "user name", "username", "banned")
+_FILES = "--ca-file, --cert-file, --key-file, or [mqtt] of the configuration file"
 
 
 class _Socket(ssl.SSLSocket):
@@ -39,9 +40,9 @@ def tls_context(broker: Broker) -> ssl.SSLContext:
         raise CommandError(f"you may not read {name}", Exit.NOT_PERMITTED) from None
     except ssl.SSLError as error:
         what = f"{name} can't be used: {error.reason or 'it has no certificate or key in PEM'}"
-        raise CommandError(what, Exit.USAGE, hint="--ca-file, --cert-file, --key-file") from None
+        raise CommandError(what, Exit.USAGE, hint=_FILES) from None
     except OSError as error:
-        raise CommandError(f"{name}: {error.strerror}", Exit.USAGE) from None
+        raise CommandError(f"{name}: {error.strerror}", Exit.USAGE, hint=_FILES) from None
     return context
 
 

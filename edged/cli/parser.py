@@ -252,6 +252,7 @@ def _add_cmd(parser: Parser) -> None:
     add(
         "fields",
         nargs="*",
+        default=[],  # else argparse calls it required
         metavar="KEY=VALUE",
         help="its fields; a value is JSON, or else text as it stands",
     )

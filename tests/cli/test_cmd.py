@@ -77,7 +77,7 @@ def test_json_is_the_whole_answer(edgectl: Run, daemon: SmallDaemon) -> None:
     [
         (("cmd", "reload", "page"), b"'page' is no field: give KEY=VALUE"),
         (("cmd", "a/../b"), b"must be of the letters a-z and _"),
-        (("cmd",), b"NAME"),
+        (("cmd",), b"required: NAME (edgectl"),
         (("model", "use"), b"give a model's name or --default"),
         (("model", "use", "tiny", "--default"), b"give a model's name or --default"),
     ],
@@ -125,10 +125,12 @@ def test_model_use_of_the_default(edgectl: Run, daemon: SmallDaemon) -> None:
 
 def test_model_unload(edgectl: Run, daemon: SmallDaemon) -> None:
     daemon.routes["POST /v1/cmd/model_unload"] = gives({"freed_bytes": 210_000_000})
+    first = edgectl("model", "unload")
+    daemon.routes["POST /v1/cmd/model_unload"] = gives({"freed_bytes": 0})
+    again = edgectl("model", "unload")
 
-    result = edgectl("model", "unload")
-
-    assert result.stdout == b"unloaded: 210.0 MB are free; the next request loads it again\n"
+    assert first.stdout == b"unloaded: 210.0 MB freed; the next request loads it\n"
+    assert again.stdout == b"the model is not loaded; the next request loads it\n"
 
 
 def test_a_model_that_is_unloaded_is_not_listed_as_loaded(

@@ -272,6 +272,7 @@ def test_tls_files_that_cannot_be_used(edgectl: Run, tmp_path: Path) -> None:
 
     missing = edgectl("mqtt", "watch", "--broker", "mqtts://x", "--ca-file", str(tmp_path / "none.pem"))
     assert (missing.returncode, b"none.pem: No such file" in missing.stderr) == (2, True)
+    assert b"(--ca-file, " in missing.stderr
     for option in ("--ca-file", "--cert-file"):
         result = edgectl("mqtt", "watch", "--broker", "mqtts://x", option, str(junk))
         assert (result.returncode, b"junk.pem can't be used" in result.stderr) == (2, True)
