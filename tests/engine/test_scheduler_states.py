@@ -226,12 +226,14 @@ class TestStates(Machine.TestCase):  # type: ignore[misc,valid-type]
 
 Work = tuple[list[int], int]
 WORK = st.tuples(prompts(), st.integers(1, 20))
+SOON_DONE = st.tuples(st.lists(st.integers(0, 98), min_size=1, max_size=40), st.integers(1, 3))
 
 
 @given(
     ahead=st.lists(WORK, max_size=6),
     victim=WORK,
-    newcomers=st.lists(WORK, min_size=1, max_size=5),
+    newcomers=st.lists(WORK | SOON_DONE, min_size=1, max_size=5),
+    at_once=st.integers(1, 3),
     deterministic=st.booleans(),
     cutting=CUTTING,
     stored=st.sampled_from([0, 1000]),
@@ -241,30 +243,34 @@ def test_newcomers_starve_nobody(
     ahead: list[Work],
     victim: Work,
     newcomers: list[Work],
+    at_once: int,
     deterministic: bool,
     cutting: PrefixReuse,
     stored: int,
 ) -> None:
     """A request ends within a few times the steps of its own work and of what was there before it.
 
-    However many come after it: one more each step, until it has ended.
+    However many come after it: some more each step, until it has ended.
     """
     runner = FakeRunner(cutting, deterministic=deterministic)
     plan = scheduler(runner, prefix_bytes=stored * TOKEN_BYTES)
-    for request, (prompt, max_tokens) in enumerate([*ahead, victim]):
-        plan.add(sequence(request, prompt, max_tokens))
-    number = len(ahead)
-    work = sum(len(prompt) // FEWEST_TOKENS + max_tokens + 2 for prompt, max_tokens in [*ahead, victim])
-    most = work * (SLOTS if deterministic else 4)
     texts: dict[int, str] = {}
     ends: dict[int, str] = {}
+    numbers = itertools.count()
+    for prompt, max_tokens in ahead:
+        plan.add(sequence(next(numbers), prompt, max_tokens))
+    take(plan.step(), texts, ends)
+    number = next(numbers)
+    plan.add(sequence(number, *victim))
+    work = sum(len(prompt) // FEWEST_TOKENS + max_tokens + 2 for prompt, max_tokens in [*ahead, victim])
     coming = itertools.cycle(newcomers)
-    for request in itertools.count(number + 1):
+    for _ in range(work * (SLOTS if deterministic else 2)):
+        for _ in range(at_once):
+            plan.add(sequence(next(numbers), *next(coming)))
         take(plan.step(), texts, ends)
         if number in ends:
             return
-        assert request - number <= most, "it is starved"
-        plan.add(sequence(request, *next(coming)))
+    raise AssertionError("it is starved")
 
 
 @pytest.mark.parametrize("damage", [[(1, 0)], []])

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.load.footprint import Memory
+from tools.load.house import PREFIX_BYTES
 from tools.load.run import Options, Outcome, run
 from tools.load.trend import chart, slope
 
@@ -54,6 +55,7 @@ def main() -> int:
         context=options.context,
         sequences=options.sequences,
         threads=options.threads,
+        prefix_bytes=options.prefix_bytes,
     )
     outcome = asyncio.run(run(what, directory, tell))
     verdict = outcome.verdict
@@ -83,6 +85,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=1024, help="tokens (default %(default)s)")
     parser.add_argument("--sequences", type=int, default=4, help="that run at once (default %(default)s)")
     parser.add_argument("--threads", type=int, help="that compute (default: as many as edged chooses)")
+    parser.add_argument(
+        "--prefix-bytes", type=int, default=PREFIX_BYTES, help="of the prefix cache (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there as JSON")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the memory there as SVG")
     options = parser.parse_args()

@@ -24,6 +24,7 @@ sequences = {sequences}
 [engine]
 threads = {threads}
 threads_batch = {threads}
+prefix_cache_bytes = {prefix_bytes}
 [limits]
 queue = 1000
 per_client = 1000
@@ -31,6 +32,7 @@ max_tokens = {max_tokens}
 max_tokens_default = {default_tokens}
 """
 STOP_SECONDS = 30.0
+PREFIX_BYTES = 1 << 25  # little, so that it is full soon, and what grows after that is something else
 READ_BYTES = 1024  # so that a client that does not read is felt soon
 
 Event = dict[str, Any]
@@ -46,6 +48,7 @@ class House:
         sequences: how many run at once.
         threads: that compute; None: as many as edged chooses.
         max_tokens: of an answer.
+        prefix_bytes: of the prefix cache.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class House:
         sequences: int,
         threads: int | None,
         max_tokens: int = 2048,
+        prefix_bytes: int = PREFIX_BYTES,
     ) -> None:
         self.sequences = sequences
         self.socket = directory / "edged.sock"
@@ -70,6 +74,7 @@ class House:
                 threads=threads or '"auto"',
                 max_tokens=max_tokens,
                 default_tokens=min(max_tokens, 256),
+                prefix_bytes=prefix_bytes,
             ).lstrip()
         )
         self._log = directory / "edged.log"

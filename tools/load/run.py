@@ -15,7 +15,7 @@ import aiohttp
 from tools.chaos.verdict import Verdict
 from tools.load.asks import Ask, draw_asks
 from tools.load.footprint import Footprint, Memory, footprint, memory
-from tools.load.house import House, status
+from tools.load.house import PREFIX_BYTES, House, status
 from tools.load.requesters import Account, ask, work_off
 from tools.load.verdict import Judge, compare
 
@@ -42,6 +42,7 @@ class Options:
         context: tokens of one request.
         sequences: requests that run at once.
         threads: that compute; None: as many as edged chooses.
+        prefix_bytes: of the prefix cache.
     """
 
     model: Path
@@ -54,6 +55,7 @@ class Options:
     context: int = 1024
     sequences: int = 4
     threads: int | None = None
+    prefix_bytes: int = PREFIX_BYTES
 
 
 @dataclass(slots=True)
@@ -121,6 +123,7 @@ async def run(options: Options, directory: Path, tell: Callable[[str], None] = l
         context=options.context,
         sequences=options.sequences,
         threads=options.threads,
+        prefix_bytes=options.prefix_bytes,
     )
     with house.running():
         async with house.session() as session:
