@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -221,7 +221,7 @@ class Machine(RuleBasedStateMachine):
 
 
 class TestStates(Machine.TestCase):  # type: ignore[misc,valid-type]
-    settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
 Work = tuple[list[int], int]
@@ -238,7 +238,15 @@ SOON_DONE = st.tuples(st.lists(st.integers(0, 98), min_size=1, max_size=40), st.
     cutting=CUTTING,
     stored=st.sampled_from([0, 1000]),
 )
-@settings(max_examples=150, deadline=None)
+@example(  # who came last would go first
+    ahead=[([1] * 60, 20)] * 4, victim=([2] * 30, 5), newcomers=[([3] * 20, 3)], at_once=2,
+    deterministic=False, cutting="anywhere", stored=0,
+)  # fmt: skip
+@example(  # who has least to read would go first
+    ahead=[], victim=([2] * 200, 5), newcomers=[([3 + i] * BATCH, 1) for i in range(5)], at_once=3,
+    deterministic=False, cutting="anywhere", stored=0,
+)  # fmt: skip
+@settings(max_examples=50, deadline=None)
 def test_newcomers_starve_nobody(
     ahead: list[Work],
     victim: Work,
