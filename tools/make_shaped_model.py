@@ -95,9 +95,12 @@ def tensors(shape: Shape, n_tokens: int) -> Iterator[tuple[str, tuple[int, ...]]
         up, down = (shape.feed_forward, shape.width), (shape.width, shape.feed_forward)
         if shape.experts:
             block["ffn_gate_inp"] = (shape.experts, shape.width)
-            up, down = (shape.experts, *up), (shape.experts, *down)
-        expert = "_exps" if shape.experts else ""
-        block |= {f"ffn_gate{expert}": up, f"ffn_up{expert}": up, f"ffn_down{expert}": down}
+        each, expert = ((shape.experts,), "_exps") if shape.experts else ((), "")
+        block |= {
+            f"ffn_gate{expert}": (*each, *up),
+            f"ffn_up{expert}": (*each, *up),
+            f"ffn_down{expert}": (*each, *down),
+        }
         for name, dimensions in block.items():
             yield f"blk.{layer}.{name}.weight", dimensions
         if shape.qkv_bias:

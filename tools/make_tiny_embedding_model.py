@@ -12,7 +12,7 @@ import argparse
 import itertools
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import gguf
 import numpy as np
@@ -65,7 +65,7 @@ class Weights:
     def _near(self, middle: float, length: int = WIDTH) -> npt.NDArray[np.float32]:
         return np.asarray(middle + 0.1 * self._random.standard_normal(length), dtype=np.float32)
 
-    def _add(self, name: str, values: npt.NDArray[np.float16] | npt.NDArray[np.float32]) -> None:
+    def _add(self, name: str, values: npt.NDArray[Any]) -> None:
         self._writer.add_tensor(name, values)
 
 

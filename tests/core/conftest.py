@@ -35,7 +35,9 @@ class FakeEngine:
         self.n_tokens = 1000
         self.is_ready = True
         self.state = "ready"
-        self.supervisor = SimpleNamespace(reason=None, stall_seconds=0.0, deaths=0, next_try_seconds=None)
+        self.supervisor = SimpleNamespace(
+            pid=None, reason=None, stall_seconds=0.0, deaths=0, next_try_seconds=None
+        )
         self.on_change: Callable[[], None] = lambda: None
         self.prepared: list[Any] = []
         self.running: list[Generation] = []

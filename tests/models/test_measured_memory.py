@@ -24,7 +24,8 @@ def test_it_is_within_a_tenth_of_what_was_stated(shape: str, smollm2: Path, tmp_
     if shape == "SmolLM2":
         shutil.copy(smollm2, model)
     else:
-        command = [sys.executable, TOOL, shape, smollm2, "--type", "Q4_0", "--out", tmp_path / "made.gguf"]
+        made = ["--type", "Q4_0", "--out", str(tmp_path / "made.gguf")]
+        command = [sys.executable, str(TOOL), shape, str(smollm2), *made]
         subprocess.run(command, check=True, capture_output=True)
         # How the page cache came to hold a file decides how much of it is mapped at a touch.
         shutil.copy(tmp_path / "made.gguf", model)

@@ -62,10 +62,9 @@ def journal(daemon: Any) -> dict[str, Any]:
 def ask_until_refused(requester: Requester, daemon: Daemon) -> list[str]:
     """Ask short prompts until one is refused and the journal says why; return the ids of all."""
     ids: list[str] = []
-    while (
-        not any(frame["type"] == "error" for id in ids for frame in requester.frames(id))
-        or "no room" not in (journal(daemon)["problem"] or "")
-    ):
+    while not any(
+        frame["type"] == "error" for id in ids for frame in requester.frames(id)
+    ) or "no room" not in (journal(daemon)["problem"] or ""):
         assert len(ids) < 3000, "no prompt was refused"
         for _ in range(10):
             ids.append(f"short{len(ids)}")

@@ -66,7 +66,6 @@ def device(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Device:
     engine = {"library": "x", "restarts": 2, "deaths": 1, "next_try_seconds": 0.5}
     monkeypatch.setattr("edged.core.status._engine", lambda _: engine)
     monkeypatch.setattr("edged.core.status._resident", lambda pid: None)
-    bench.core.engine.supervisor.pid = None
     return Device(bench)
 
 
