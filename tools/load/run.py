@@ -22,6 +22,7 @@ from tools.load.verdict import Judge, compare
 START_SECONDS = 120.0
 PATIENCE_SECONDS = 120.0
 POLL_SECONDS = 0.1
+REST_SECONDS = 1.0
 SETTLE_SECONDS = 5.0
 WARM_UP_REQUESTS = 40
 CAPACITY_TOKENS = 64  # of the answers that must be computed at once after the run
@@ -129,6 +130,7 @@ async def run(options: Options, directory: Path, tell: Callable[[str], None] = l
         async with house.session() as session:
             await until_ready(house, session)
             await _warm_up(session, options)
+            await asyncio.sleep(REST_SECONDS)  # the last connection is closed by then
             before = _footprints(house)
             load = Load(options)
             outcome = Outcome(Verdict({}, {}))
