@@ -65,6 +65,7 @@ def device(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Device:
     monkeypatch.setattr("edged.core.status.model", lambda core: None)
     engine = {"library": "x", "restarts": 2, "deaths": 1, "next_try_seconds": 0.5}
     monkeypatch.setattr("edged.core.status._engine", lambda _: engine)
+    monkeypatch.setattr("edged.core.status._estimate", lambda _: None)
     monkeypatch.setattr("edged.core.status._resident", lambda pid: None)
     return Device(bench)
 
