@@ -212,7 +212,7 @@ def test_edgectl_gives_commands(two_models: Daemon) -> None:
     used = edgectl(two_models, "model", "use", "other")
     assert used.stdout.startswith("other is in use, also after a restart"), used.stderr
     assert "model_use" in edgectl(two_models, "cmd", "model_list").stdout
-    assert edgectl(two_models, "model", "unload").stdout.endswith("the next request loads it again\n")
+    assert edgectl(two_models, "model", "unload").stdout.endswith("the next request loads it\n")
     healthy = json.loads(edgectl(two_models, "cmd", "health_check", "--json").stdout)
     assert healthy["data"]["engine"] == "unloaded"
     assert edgectl(two_models, "ask", "Hello", "--max-tokens", "4").returncode == 0
