@@ -78,7 +78,7 @@ def test_text_of_the_last_frame_counts_whichever_chunks_came(
 ) -> None:
     device = make_device(mood)
 
-    assert ask(command, device).stdout.endswith(f"\n{device.text}\n")
+    assert ask(command, device).stdout.endswith(f"{device.text}\n")
 
 
 def test_error_is_told(command: list[str], make_device: MakeDevice) -> None:
@@ -93,6 +93,21 @@ def test_refusal_of_the_broker_is_told(command: list[str], guarded_device: Answe
 
     assert done.returncode != 0
     assert "not authori" in done.stderr.lower()
+
+
+def test_a_tls_port_spoken_to_without_tls_is_told(
+    command: list[str], guarded_device: AnsweringDevice
+) -> None:
+    short = {"MQTT_REPEAT_SECONDS": "0.1", "MQTT_CONNECT_SECONDS": "1", "MQTT_CA": ""}
+    with subprocess.Popen(
+        [*command, guarded_device.device_id, PROMPT],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **guarded_device.environ, **short},
+    ) as asking:
+        assert asking.stderr is not None
+        assert any("a TLS port wants MQTT_CA" in line for line in asking.stderr)
+        asking.terminate()
 
 
 def test_without_jq_the_frames_are_printed(answering_device: AnsweringDevice, tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ set -- -V mqttv311 -h "${MQTT_HOST:-localhost}" -p "${MQTT_PORT:-1883}" -u "$log
 listener=''
 work=$(mktemp -d)
 mkfifo "$work/frames"
-trap 'kill $listener 2>/dev/null || :; mosquitto_sub "$@" -i "$id" -t "$reply" -E || :; rm -r "$work"' EXIT
+trap 'kill $listener 2>/dev/null || :; timeout -k 1 5 mosquitto_sub "$@" -i "$id" -t "$reply" -E || :; rm -r "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 # First a session at the broker that keeps what comes (-c; -E leaves once subscribed), so that no frame is missed.
-# The same without -c ends the session, above.
-mosquitto_sub "$@" -i "$id" -t "$reply" -c -E
+# The same without -c ends the session, above. A TLS port that is spoken to without TLS says nothing at all.
+timeout -k 1 "${MQTT_CONNECT_SECONDS:-15}" mosquitto_sub "$@" -i "$id" -t "$reply" -c -E || {
+    echo "the broker does not let $login in; a TLS port wants MQTT_CA" >&2
+    exit 1
+}
 attempt=1 last=-1
 : >"$work/shown"
 while :; do
