@@ -187,7 +187,7 @@ class Core:
         self.registry.keep_seconds = settings.journal.keep_results_seconds
         if self.durable is not None:
             self.durable.reload(settings.journal)
-        self.engine.supervisor.stall_seconds = settings.watch.liveness.engine_seconds
+        self.engine.supervisor.patience.stall_seconds = settings.watch.liveness.engine_seconds
 
     def close(self) -> None:
         """Let nothing in any more, and start nothing but what has begun and was put back."""

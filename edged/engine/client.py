@@ -213,7 +213,9 @@ class Engine:
             threads_batch: for prompts.
             pause_milliseconds: at most `MOST_PAUSE_MILLISECONDS`; a new request ends no pause.
         """
-        self._order(Tune(threads, threads_batch, min(pause_milliseconds, MOST_PAUSE_MILLISECONDS)))
+        pause_milliseconds = min(pause_milliseconds, MOST_PAUSE_MILLISECONDS)
+        self.supervisor.patience.pause_seconds = pause_milliseconds / 1000
+        self._order(Tune(threads, threads_batch, pause_milliseconds))
 
     def trim(self, prefix_bytes: int) -> None:
         """Have states kept for later prompts take no more than so many bytes, and freed memory given back.

@@ -16,6 +16,7 @@ class Patience:
 
     Attributes:
         stall_seconds: an engine that owes an answer may be silent for so long, however fast it has been.
+        pause_seconds: and for so long beyond it, as it was told to rest between steps.
 
     Args:
         stall_seconds: see the attribute.
@@ -24,6 +25,7 @@ class Patience:
 
     def __init__(self, stall_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.stall_seconds = stall_seconds
+        self.pause_seconds = 0.0
         self._clock = clock
         self.begin()
 
@@ -61,4 +63,4 @@ class Patience:
         if not owing:
             return self.stall_seconds + HEARTBEAT_GRACE_SECONDS
         # A machine that others keep busy is slow, not hung.
-        return max(self.stall_seconds, min(STEPS * self._longest_step, LOAD_SECONDS))
+        return self.pause_seconds + max(self.stall_seconds, min(STEPS * self._longest_step, LOAD_SECONDS))

@@ -55,13 +55,14 @@ class Supervisor:
         restarts: how often a process was started because the one before had died.
         load_progress: the share of the model that is loaded, while it is loading.
         back_off: when it is started again after a death.
+        patience: how long it may be silent.
 
     Args:
         plan: says what to load; raises EdgedError when nothing can be.
         on_illegal_instruction: told of a death by SIGILL with repacked weights; says whether the next
             `plan` does without them.
         listener: told of messages and of life and death.
-        stall_seconds: see the property.
+        stall_seconds: an engine that owes an answer may be silent for so long, however fast it has been.
         command: the engine's program; a test's may stand in.
     """
 
@@ -78,7 +79,7 @@ class Supervisor:
         self._on_illegal_instruction = on_illegal_instruction
         self._listener = listener
         self._command = command
-        self._patience = Patience(stall_seconds)
+        self.patience = Patience(stall_seconds)
         self.back_off = BackOff()
         self.state: State = "starting"
         self.reason: str | None = None
@@ -99,15 +100,6 @@ class Supervisor:
         return self._life.pid if self._life else None
 
     @property
-    def stall_seconds(self) -> float:
-        """How long an engine that owes an answer may be silent, unless it was slow before; can be set."""
-        return self._patience.stall_seconds
-
-    @stall_seconds.setter
-    def stall_seconds(self, seconds: float) -> None:
-        self._patience.stall_seconds = seconds
-
-    @property
     def deaths(self) -> int:
         """Return how often the engine died in a row, without an answered request in between."""
         return self.back_off.deaths
@@ -124,7 +116,7 @@ class Supervisor:
 
     def expect_answer(self) -> None:
         """Begin to be impatient: from now on the engine owes an answer."""
-        self._patience.expect()
+        self.patience.expect()
 
     def forgive(self) -> None:
         """Forget the deaths before: this engine has answered a request."""
@@ -263,7 +255,7 @@ class Supervisor:
             EdgedError: the engine says that it can't load this model.
             OSError: it can't be started.
         """
-        life = self._life = Life(self._patience, self._listener.is_waiting, self._command)
+        life = self._life = Life(self.patience, self._listener.is_waiting, self._command)
         try:
             await life.start(load)
             self.restarts += self._was_lost

@@ -18,6 +18,7 @@ from edged.core import Core, Ticket
 from edged.engine.client import Engine
 from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Delta
+from edged.engine.patience import Patience
 from edged.errors import EdgedError
 from edged.protocol import Client, Done, Frame, Request
 from edged.settings import Settings
@@ -36,7 +37,7 @@ class FakeEngine:
         self.is_ready = True
         self.state = "ready"
         self.supervisor = SimpleNamespace(
-            pid=None, reason=None, stall_seconds=0.0, deaths=0, next_try_seconds=None
+            pid=None, reason=None, patience=Patience(0.0), deaths=0, next_try_seconds=None
         )
         self.on_change: Callable[[], None] = lambda: None
         self.prepared: list[Any] = []

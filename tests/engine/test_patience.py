@@ -57,6 +57,11 @@ def test_a_fast_engine_is_waited_for_as_long_as_is_set(patience: Patience, clock
     assert bound(patience, clock, owing=True) == STALL
 
 
+def test_an_engine_that_is_told_to_rest_between_steps_may(patience: Patience, clock: Clock) -> None:
+    patience.pause_seconds = 5.0
+    assert bound(patience, clock, owing=True) == STALL + 5.0
+
+
 def test_an_engine_at_rest_is_heard_of_by_its_heartbeat(patience: Patience, clock: Clock) -> None:
     assert bound(patience, clock, owing=False) == STALL + HEARTBEAT_GRACE_SECONDS
 
