@@ -94,7 +94,13 @@ def open_scheduler(context: Context, load: Load, vocabulary: Vocabulary) -> Sche
     reuse = Reuse(context.cutting, load.deterministic)
     store = PrefixStore(load.prefix_bytes, context.cutting)
     return Scheduler(
-        LlamaRunner(vocabulary, context),
+        LlamaRunner(
+            vocabulary,
+            context,
+            load.threads,
+            load.threads_batch,
+            gives_way=not load.deterministic,  # how many threads compute may change the last bits
+        ),
         pace,
         Streams(context, load.sequences, reuse, store),
         context=context.context,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as Many
 from typing import Protocol
 
+from edged.engine.crowding import Crowding
 from edged.engine.llama import Context, DecodeStatus, Run, Sampler, Vocabulary
 from edged.engine.messages import Logprob
 from edged.engine.sequence import Sequence
@@ -39,17 +41,49 @@ class Runner(Protocol):
 
 
 class LlamaRunner:
-    """The real model behind the `Runner` interface."""
+    """The real model behind the `Runner` interface.
 
-    def __init__(self, vocabulary: Vocabulary, context: Context) -> None:
+    Args:
+        vocabulary: the model's tokens.
+        context: what computes.
+        threads, threads_batch: for passes of one token, and of more.
+        gives_way: use fewer where others keep the machine busy.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, context: Context, threads: int, threads_batch: int, *, gives_way: bool
+    ) -> None:
         self._vocabulary = vocabulary
         self._context = context
-        self.decode = context.decode
-        self.set_threads = context.set_threads
+        self._gives_way = gives_way
+        self._crowding = Crowding(1)
+        self.set_threads(threads, threads_batch)
         self.abort = context.abort
         self.clear_abort = context.clear_abort
         self.piece = vocabulary.piece
         self.ends = vocabulary.is_eog
+
+    def set_threads(self, threads: int, threads_batch: int) -> None:
+        """Compute with so many threads from the next batch on, or as many of them as there is room for."""
+        self._threads, self._threads_batch = threads, threads_batch
+        self._crowding.limit(max(threads, threads_batch))
+        self._context.set_threads(threads, threads_batch)
+
+    def decode(self, runs: Many[Run]) -> tuple[DecodeStatus, list[int]]:
+        """Compute a batch; see how much of the machine there was for it.
+
+        Raises:
+            LlamaError: the computation failed.
+        """
+        started, on_core = time.monotonic(), time.thread_time()
+        outcome = self._context.decode(runs)
+        if self._gives_way:
+            is_single = sum(len(run.tokens) for run in runs) == 1
+            threads = min(self._threads if is_single else self._threads_batch, self._crowding.threads)
+            if self._crowding.learn(threads, time.thread_time() - on_core, time.monotonic() - started):
+                most = self._crowding.threads
+                self._context.set_threads(min(self._threads, most), min(self._threads_batch, most))
+        return outcome
 
     def draw(self, sequence: Sequence, row: int) -> int:
         """Draw by the sequence's sampler chain."""

@@ -60,7 +60,7 @@ class House:
         pace = Pace(step_seconds=1, most_tokens=64, token_seconds=1e-6)
         reuse = Reuse(context.cutting, deterministic)
         store = PrefixStore(prefix_bytes, context.cutting)
-        self.runner = LlamaRunner(model.vocabulary, context)
+        self.runner = LlamaRunner(model.vocabulary, context, 1, 1, gives_way=False)
         self.scheduler = Scheduler(
             self.runner,
             pace,

@@ -31,7 +31,7 @@ class Real:
 
     def __init__(self, model: Model, context: Context) -> None:
         self.vocabulary = model.vocabulary
-        self.runner = LlamaRunner(model.vocabulary, context)
+        self.runner = LlamaRunner(model.vocabulary, context, 1, 1, gives_way=False)
         self.prompt = self.vocabulary.tokenize("a prompt", add_special=False, parse_special=False)
         status, rows = self.runner.decode([Run(0, 0, self.prompt, wants_logits=True)])
         assert status is DecodeStatus.OK
