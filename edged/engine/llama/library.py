@@ -31,6 +31,7 @@ def _import_bindings() -> Any:
         found = version[1] if version else "another one"
         raise ImportError(f"edged needs llama-cpp-python {LIBRARY_VERSION} exactly; {found} is installed")
     package = types.ModuleType("llama_cpp")
+    package.__spec__ = spec
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules.setdefault("llama_cpp", package)
     return importlib.import_module("llama_cpp.llama_cpp")
