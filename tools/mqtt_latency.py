@@ -1,6 +1,6 @@
 """Measures what the way over MQTT adds to the way over the socket, for the same request to the same daemon.
 
-    python tools/mqtt_latency.py MODEL.gguf [--runs N] [--tokens N] [--threads N]
+    python -m tools.mqtt_latency MODEL.gguf [--runs N] [--tokens N] [--threads N]
         [--llama-server PATH] [--json]
 
 Requests over the socket (SSE) and over MQTT (through a local mosquitto) take turns, pair by pair. It prints,
@@ -25,7 +25,6 @@ import http.client
 import json
 import os
 import queue
-import random
 import shutil
 import signal
 import socket
@@ -36,13 +35,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as paho
-import psutil
 from paho.mqtt.enums import CallbackAPIVersion
+
+from tools.bench.processes import cpu_seconds
+from tools.bench.statistics import Estimate, estimate, verdict
 
 PROMPT = "Write a story about a harbour in winter and the people who work there."
 FIRST_CHUNK_BAR_MS = 10.0
@@ -51,7 +53,6 @@ FIRST, WHOLE = "added by MQTT: first chunk, ms", "added by MQTT: whole answer, %
 BESIDE = ", beside computing"
 BARS = {FIRST: FIRST_CHUNK_BAR_MS, WHOLE: WHOLE_BAR_PERCENT}
 FSYNC_MS = 20
-RESAMPLES = 2000
 PAUSE_SECONDS = 0.1  # between requests: TCP holds a small packet back while another is not acknowledged
 START_SECONDS = 120.0
 DEVICE = "latency"
@@ -127,12 +128,6 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             sys.exit(f"{what} does not start within {START_SECONDS:.0f} s")
         time.sleep(0.05)
-
-
-def processor_seconds(pid: int) -> float:
-    """Return the processor time that a process has had; the kernel counts in hundredths of a second."""
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
 
 
 def listens(port: int) -> bool:
@@ -327,11 +322,11 @@ def take_turns(ways: dict[str, Way], pids: list[int], runs: int, label: str) -> 
         for place in range(len(names)):
             name = names[(run + place) % len(names)]
             time.sleep(PAUSE_SECONDS)
-            before = sum(map(processor_seconds, pids))
+            before = sum(map(cpu_seconds, pids))
             given = ways[name]()
             if run:
                 turns.answers[name].append(given)
-                turns.processor[name] += sum(map(processor_seconds, pids)) - before
+                turns.processor[name] += sum(map(cpu_seconds, pids)) - before
         print(f"\r{label}: {run} of {runs} runs", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     if len({given.text for name in ("socket", "mqtt") for given in turns.answers[name]}) > 1:
@@ -339,28 +334,28 @@ def take_turns(ways: dict[str, Way], pids: list[int], runs: int, label: str) -> 
     return turns
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Return median, least and greatest, and the 95 % interval of the median by bootstrap."""
-    draw = random.Random(1)
-    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-        "low": medians[int(0.025 * RESAMPLES)],
-        "high": medians[int(0.975 * RESAMPLES)],
-    }
+class Figure(NamedTuple):
+    """Samples in short: their median with its interval, the least and the greatest."""
+
+    found: Estimate
+    least: float
+    most: float
 
 
-def figures_of(turns: Turns) -> dict[str, dict[str, float]]:
+def figure_of(samples: list[float]) -> Figure:
+    """Sum samples up."""
+    return Figure(estimate(samples), min(samples), max(samples))
+
+
+def figures_of(turns: Turns) -> dict[str, Figure]:
     """Return the table of one setting."""
     figures = {}
     for name, given in turns.answers.items():
-        figures[f"{name}: first chunk, ms"] = spread([each.first for each in given])
-        figures[f"{name}: whole answer, ms"] = spread([each.whole for each in given])
+        figures[f"{name}: first chunk, ms"] = figure_of([each.first for each in given])
+        figures[f"{name}: whole answer, ms"] = figure_of([each.whole for each in given])
     pairs = [*zip(turns.answers["socket"], turns.answers["mqtt"], strict=True)]
-    figures[FIRST] = spread([b.first - a.first for a, b in pairs])
-    figures[WHOLE] = spread([(b.whole / a.whole - 1) * 100 for a, b in pairs])
+    figures[FIRST] = figure_of([b.first - a.first for a, b in pairs])
+    figures[WHOLE] = figure_of([(b.whole / a.whole - 1) * 100 for a, b in pairs])
     usual = statistics.median(a.whole for a, _ in pairs)
     beside = [
         (
@@ -373,22 +368,15 @@ def figures_of(turns: Turns) -> dict[str, dict[str, float]]:
         and a.computed_whole is not None
         and b.computed_whole is not None
     ]
-    figures[FIRST + BESIDE] = spread([first for first, _ in beside])
-    figures[WHOLE + BESIDE] = spread([whole for _, whole in beside])
+    figures[FIRST + BESIDE] = figure_of([first for first, _ in beside])
+    figures[WHOLE + BESIDE] = figure_of([whole for _, whole in beside])
     for name in ("socket", "mqtt"):
         each = turns.processor[name] / len(pairs) * 1000
-        figures[f"{name}: processor of daemon and broker, ms"] = spread([each])
+        figures[f"{name}: processor of daemon and broker, ms"] = figure_of([each])
     return figures
 
 
-def verdict(figure: dict[str, float], bar: float) -> str:
-    """Say on which side of a bar a figure lies, as far as its interval tells."""
-    if figure["high"] <= bar:
-        return "met"
-    return "missed" if figure["low"] > bar else "unproven"
-
-
-def measure(arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Figure]]:
     """Measure both settings."""
     model, tokens = arguments.model, arguments.tokens
     figures = {}
@@ -435,7 +423,7 @@ def main() -> int:
         figures = measure(arguments)
         verdicts = {
             label: {
-                name: verdict(value, BARS[name.removesuffix(BESIDE)])
+                name: verdict(value.found, BARS[name.removesuffix(BESIDE)], at_least=False)
                 for name, value in table.items()
                 if name.removesuffix(BESIDE) in BARS
             }
@@ -443,14 +431,21 @@ def main() -> int:
         }
         missed = any(what == "missed" for table in verdicts.values() for what in table.values())
         if arguments.json:
-            print(json.dumps({"cores": os.cpu_count(), "verdicts": verdicts, "figures": figures}, indent=2))
+            tables = {
+                label: {
+                    name: asdict(found) | {"min": least, "max": most}
+                    for name, (found, least, most) in table.items()
+                }
+                for label, table in figures.items()
+            }
+            print(json.dumps({"cores": os.cpu_count(), "verdicts": verdicts, "figures": tables}, indent=2))
             return int(missed)
         for label, table in figures.items():
             print(f"\n{label} ({arguments.runs} runs, {arguments.tokens} tokens)")
-            for name, value in table.items():
+            for name, (found, least, most) in table.items():
                 print(
-                    f"  {name:48} {value['median']:9.1f}   ({value['min']:.1f} to {value['max']:.1f}; median "
-                    f"{value['low']:.1f} to {value['high']:.1f})  {verdicts[label].get(name, '')}".rstrip()
+                    f"  {name:48} {found.median:9.1f}   ({least:.1f} to {most:.1f}; median {found.low:.1f} "
+                    f"to {found.high:.1f})  {verdicts[label].get(name, '')}".rstrip()
                 )
         print(
             f"\nbars: first chunk at most {FIRST_CHUNK_BAR_MS:.0f} ms later, whole answer at most "

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
 
 from tests.e2e.conftest import Daemon
+from tests.openai_client import openai_client
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
 COUNT: Any = [{"role": "user", "content": "Count from one to twenty in words."}]
@@ -18,13 +18,7 @@ COUNT: Any = [{"role": "user", "content": "Count from one to twenty in words."}]
 
 @pytest.fixture
 async def client(daemon: Daemon) -> AsyncIterator[AsyncOpenAI]:
-    transport = httpx2.AsyncHTTPTransport(uds=str(daemon.socket))
-    async with AsyncOpenAI(
-        base_url="http://edged/v1",
-        api_key="none",
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpx2Client(transport=transport),
-    ) as client:
+    async with openai_client(daemon.socket) as client:
         yield client
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import aiohttp
-import httpx2
-import openai
 import pytest
 from multidict import CIMultiDictProxy
 from openai import AsyncOpenAI
@@ -37,6 +35,7 @@ from edged.protocol import (
     Usage,
 )
 from edged.settings import Settings
+from tests.openai_client import openai_client
 
 if TYPE_CHECKING:
     from edged.core import Core
@@ -315,13 +314,7 @@ async def service(socket_dir: Path) -> AsyncIterator[Service]:
 @pytest.fixture
 async def client(service: Service) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's own client, unchanged, over the Unix socket."""
-    transport = httpx2.AsyncHTTPTransport(uds=str(service.path))
-    async with AsyncOpenAI(
-        base_url="http://edged/v1",
-        api_key="none",
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpx2Client(transport=transport),
-    ) as client:
+    async with openai_client(service.path) as client:
         yield client
 
 
