@@ -32,9 +32,9 @@ from edged.engine.messages import (
     Trim,
     Tune,
 )
-from edged.engine.process import COMMAND
 from edged.engine.questions import Answer, Question, Questions
-from edged.engine.supervisor import State, Supervisor
+from edged.engine.supervision.process import COMMAND
+from edged.engine.supervision.supervisor import State, Supervisor
 from edged.errors import EdgedError, ErrorCode
 
 if TYPE_CHECKING:

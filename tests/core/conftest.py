@@ -18,7 +18,7 @@ from edged.core import Core, Ticket
 from edged.engine.client import Engine
 from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Delta
-from edged.engine.patience import Patience
+from edged.engine.supervision.patience import Patience
 from edged.errors import EdgedError
 from edged.protocol import Client, Done, Frame, Request
 from edged.settings import Settings

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from edged.engine.backoff import MOST_DEATHS, PAUSES
+from edged.engine.supervision.backoff import MOST_DEATHS, PAUSES
 
 from .conftest import Daemon
 from .test_commands import command, edgectl

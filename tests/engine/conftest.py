@@ -11,7 +11,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from edged.engine.llama import Model, Vocabulary, library
+from edged.engine.child.llama import Model, Vocabulary, library
 
 MadeVocabulary = Callable[..., Vocabulary]
 

@@ -10,15 +10,15 @@ import zlib
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 
-from edged.engine.assembler import Assembler
-from edged.engine.llama import DecodeStatus, Run, State
+from edged.engine.child.assembler import Assembler
+from edged.engine.child.llama import DecodeStatus, Run, State
+from edged.engine.child.pace import Pace
+from edged.engine.child.prefixes import PrefixStore
+from edged.engine.child.reuse import FIXED_PIECE, Reuse
+from edged.engine.child.scheduler import Scheduler
+from edged.engine.child.sequence import Sequence
+from edged.engine.child.streams import Streams
 from edged.engine.messages import Logprob, PrefixReuse, Step
-from edged.engine.pace import Pace
-from edged.engine.prefixes import PrefixStore
-from edged.engine.reuse import FIXED_PIECE, Reuse
-from edged.engine.scheduler import Scheduler
-from edged.engine.sequence import Sequence
-from edged.engine.streams import Streams
 
 SLOTS, CONTEXT, BATCH = 3, 256, 64
 TOKEN_BYTES = 10

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from edged.engine.channel import Channel, log
+from edged.engine.child.channel import Channel, log
 from edged.engine.messages import (
     STACKS_SIGNAL,
     Cancel,

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from edged.engine.backoff import BackOff
 from edged.engine.client import Engine
 from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Delta, Load
 from edged.engine.plan import EnginePlan
 from edged.engine.quirks import Quirks
+from edged.engine.supervision.backoff import BackOff
 from edged.errors import EdgedError, ErrorCode
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))

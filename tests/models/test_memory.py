@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.engine import llama
+from edged.engine.child import llama
 from edged.errors import EdgedError, ErrorCode
 from edged.models.gguf import GgufFacts, read_gguf
 from edged.models.header import Tensor

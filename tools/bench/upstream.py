@@ -152,7 +152,7 @@ def loaders_words(program: Path, environment: dict[str, str]) -> str:
 
 def system_info() -> str:
     """Return the processor features that the library was built for, in its own words."""
-    from edged.engine.llama.library import lib
+    from edged.engine.child.llama.library import lib
 
     info: bytes = lib.llama_print_system_info()
     return info.decode().strip()

@@ -1,0 +1,109 @@
+"""How many prompt tokens a step reads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from edged.engine.child.pace import ALONE_FACTOR, FEWEST_TOKENS, Pace, Piece
+
+STEP, STREAMS = 0.1, 0.02
+FIXED, TOKEN, CELL = 0.006, 0.0012, 0.0000008
+
+
+def pace(token_seconds: float = TOKEN, *, streams_seconds: float = STREAMS) -> Pace:
+    plan = Pace(step_seconds=STEP, most_tokens=512, token_seconds=token_seconds)
+    plan.learn([], streams_seconds)
+    return plan
+
+
+def real_seconds(pieces: list[Piece]) -> float:
+    """Return what a machine takes that the pace knows nothing of."""
+    return FIXED + sum(piece.tokens * (TOKEN + CELL * piece.depth) for piece in pieces)
+
+
+def read(
+    plan: Pace, *, length: int = 3000, beside: bool = True, seconds: Callable[[list[Piece]], float]
+) -> list[float]:
+    """Read a prompt beside streams; return the seconds of its steps."""
+    steps, depth = [], 0
+    while depth < length:
+        pieces = plan.pieces([Piece(length - depth, depth)], beside_streams=beside)
+        took = seconds(pieces)
+        plan.learn(pieces, took)
+        steps.append(took)
+        depth += pieces[0].tokens
+    return steps
+
+
+def test_pieces_keep_to_the_step_from_the_first_one_to_the_deepest() -> None:
+    steps = read(pace(), seconds=real_seconds)
+    assert max(steps[:-1]) <= (STEP - STREAMS) * 1.1
+    assert min(steps[5:-1]) >= (STEP - STREAMS) * 0.9
+
+
+def test_pieces_keep_to_the_step_on_a_machine_that_was_guessed_wrong() -> None:
+    for guess in (TOKEN / 2, TOKEN * 3):
+        steps = read(pace(guess), seconds=real_seconds)
+        assert max(steps) <= (STEP - STREAMS) * 2.1
+        assert max(steps[5:-1]) <= (STEP - STREAMS) * 1.2
+        assert min(steps[10:-1]) >= (STEP - STREAMS) * 0.8
+
+
+def test_pieces_follow_a_machine_that_slows_down() -> None:
+    plan = pace()
+    read(plan, seconds=real_seconds)
+    steps = read(plan, seconds=lambda pieces: 2 * real_seconds(pieces))
+    assert max(steps[8:]) <= (STEP - STREAMS) * 1.2
+
+
+def test_steps_that_are_held_up_now_and_then_change_little() -> None:
+    plan, chance = pace(), random.Random(1)
+    held_up = read(plan, seconds=lambda p: real_seconds(p) * (20 if chance.random() < 0.1 else 1))
+    kept = [seconds for seconds in held_up if seconds < 5 * STEP]
+    assert sum(kept) / len(kept) >= (STEP - STREAMS) * 0.6
+    assert max(kept) <= (STEP - STREAMS) * 1.2
+
+
+def test_many_short_prompts_do_not_spoil_what_was_learnt_of_depth() -> None:
+    plan = pace()
+    read(plan, seconds=real_seconds)
+    for _ in range(200):
+        read(plan, length=100, seconds=real_seconds)
+    assert max(read(plan, seconds=real_seconds)) <= (STEP - STREAMS) * 1.2
+
+
+def test_alone_a_prompt_may_take_longer_steps() -> None:
+    [alone] = pace().pieces([Piece(3000, 0)], beside_streams=False)
+    [beside] = pace(streams_seconds=1e-6).pieces([Piece(3000, 0)], beside_streams=True)
+    assert ALONE_FACTOR * beside.tokens <= alone.tokens <= 5 * beside.tokens
+
+
+def test_reading_gets_half_of_the_time_where_even_streaming_takes_the_whole_step() -> None:
+    slow = pace(streams_seconds=STEP)
+    slower = pace(streams_seconds=2 * STEP)
+    pieces = [plan.pieces([Piece(3000, 0)], beside_streams=True) for plan in (slow, slower)]
+    assert slow.seconds(pieces[0]) >= 0.95 * STEP
+    assert slower.seconds(pieces[1]) >= 0.95 * 2 * STEP
+
+
+def test_first_prompts_are_read_first_and_the_rest_goes_to_the_next() -> None:
+    pieces = pace().pieces([Piece(10, 0), Piece(3000, 50), Piece(9, 0)], beside_streams=True)
+    assert [piece.depth for piece in pieces] == [0, 50]
+    assert pieces[0].tokens == 10
+    assert pieces[1].tokens > 10
+
+
+def test_prompts_always_advance_and_batches_never_overflow() -> None:
+    slow, fast = pace(10), pace(1e-9)
+    assert slow.pieces([Piece(3000, 0)], beside_streams=True) == [Piece(FEWEST_TOKENS, 0)]
+    assert slow.pieces([Piece(3, 0), Piece(9, 0)], beside_streams=True) == [Piece(3, 0), Piece(5, 0)]
+    assert fast.pieces([Piece(300, 0), Piece(300, 0)], beside_streams=True) == [Piece(300, 0), Piece(212, 0)]
+
+
+def test_time_that_was_too_short_to_measure_does_no_harm() -> None:
+    plan = pace()
+    for _ in range(10_000):
+        plan.learn([Piece(8, 0)], 0.0)
+        plan.learn([], 0.0)
+    assert plan.pieces([Piece(3000, 0)], beside_streams=True) == [Piece(512, 0)]
