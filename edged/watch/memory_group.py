@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from edged.watch.memory_reading import Group
@@ -30,6 +31,7 @@ class ControlGroup:
         paths = [path for number, controllers, path in fields if (number, controllers) == ("0", "")]
         self.version: int | None = None
         self.directory: Path | None = None
+        self._limits: list[tuple[int, Path]] = []
         if any("memory" in controllers.split(",") for _, controllers, _ in fields):
             self.version = 1
         elif paths and ".." not in PurePosixPath(paths[0]).parts:
@@ -45,25 +47,38 @@ class ControlGroup:
         """Return what is known of the group; None where its memory is not counted."""
         if self.directory is None or (current := number(self.directory / "memory.current")) is None:
             return None
-        nearest = min(self._bounds(), key=lambda bound: bound[1], default=(None, None))
-        return Group(
+        self._limits = list(self._find_limits())
+        found = Group(
             current=current,
             high=number(self.directory / "memory.high"),  # no bound reads "max", which is no number
             max=number(self.directory / "memory.max"),
             swap=number(self.directory / "memory.swap.current"),
-            limit=nearest[0],
-            available=nearest[1],
-            oom_kills=counts(self.directory / "memory.events").get("oom_kill", 0),
+            oom_kills=counts(self.directory / "memory.events", "oom_kill").get("oom_kill", 0),
         )
+        return self.renewed(found)
 
-    def _bounds(self) -> Iterator[tuple[int, int]]:
-        """Give each bound of this group and those around it, with what can be taken until it is reached."""
+    def renewed(self, group: Group) -> Group:
+        """Return the group with what is left of its limits now; the rest as it was."""
+        left = [(limit, limit - taken) for limit, at in self._limits if (taken := _taken(at)) is not None]
+        if not left:
+            return group
+        limit, available = min(left, key=lambda one: one[1])
+        return replace(group, limit=limit, available=max(0, available))
+
+    def _find_limits(self) -> Iterator[tuple[int, Path]]:
+        """Give the lower bound of this group and of each around it that has one."""
         directory = self.directory
         while directory is not None:
-            limits = [number(directory / name) for name in ("memory.high", "memory.max")]
-            known = [limit for limit in limits if limit is not None]
-            current = number(directory / "memory.current") if known else None
-            if current is not None:
-                idle = counts(directory / "memory.stat").get("inactive_file", 0)
-                yield min(known), max(0, min(known) - max(0, current - idle))
+            bounds = [number(directory / name) for name in ("memory.high", "memory.max")]
+            if known := [bound for bound in bounds if bound is not None]:
+                yield min(known), directory
             directory = directory.parent if directory != self._top else None
+
+
+def _taken(group: Path) -> int | None:
+    """Return what a group has taken and does not give back by itself."""
+    current = number(group / "memory.current")
+    if current is None:
+        return None
+    idle = counts(group / "memory.stat", "inactive_file").get("inactive_file", 0)
+    return max(0, current - idle)

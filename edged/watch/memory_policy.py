@@ -8,6 +8,7 @@ helped.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -104,6 +105,7 @@ class MemoryPolicy:
 
     def __init__(self, table: MemoryTable) -> None:
         self._table = table
+        self._bounds = functools.lru_cache(8)(lambda total: Bounds.configured(table, total))
 
     def decide(self, state: MemoryState, reading: MemoryReading | None, now: float) -> MemoryState:
         """Return the state after a reading, None if there was none to be had, at a monotonic time."""
@@ -112,15 +114,15 @@ class MemoryPolicy:
         kills = _oom_kills(state.reading, reading)
         state = _observed(state, reading, now)
         domains = self._domains(state, reading)
-        state = _risen(state, max(self._demands(state, reading, domains, kills, to_leave=False)), now)
-        held = max(self._demands(state, reading, domains, kills, to_leave=True))
+        state = _risen(state, _highest(self._demands(state, reading, domains, kills, to_leave=False)), now)
+        held = _highest(self._demands(state, reading, domains, kills, to_leave=True))
         if held.level >= state.level:
             return replace(state, calm_since=None)
         calm_since = now if state.calm_since is None else state.calm_since
         if now - max(calm_since, state.since) < state.dwell:
             return replace(state, calm_since=calm_since)
         lower = Level(state.level - 1)
-        return replace(state, level=lower, since=now, calm_since=now, cause=held.cause)
+        return replace(state, level=lower, since=now, calm_since=now, cause=held.cause if lower else None)
 
     def period(self, state: MemoryState) -> float:
         """Return how many seconds the next reading may be away: the less memory is left, the fewer."""
@@ -133,13 +135,20 @@ class MemoryPolicy:
             seconds = min(seconds, (domain.available - edge) / fastest)
         return max(LEAST_PERIOD, seconds)
 
+    def room(self, state: MemoryState) -> int:
+        """Return how many bytes may be taken now without entering `shed`; 0 where that is not known."""
+        if state.reading is None:
+            return 0
+        domains = self._domains(state, state.reading)
+        return max(0, min(domain.spare - domain.bounds.shed for domain in domains))
+
     def _blind(self, state: MemoryState, now: float) -> MemoryState:
         read_at = now if state.read_at is None else state.read_at
         level = Level.WARN if now - read_at >= BLIND_AFTER else Level.OK
         return _risen(replace(state, read_at=read_at, calm_since=None), Demand(level, "blind"), now)
 
     def _domains(self, state: MemoryState, reading: MemoryReading) -> list[_Domain]:
-        bounds = Bounds.configured(self._table, reading.machine.total)
+        bounds = self._bounds(reading.machine.total)
         # Swap on a disk puts the end off, but a device that lives on it is of no use: it counts for little.
         swap = min(reading.machine.disk_swap_free, bounds.critical)
         found = [
@@ -223,6 +232,10 @@ def _risen(state: MemoryState, demand: Demand, now: float) -> MemoryState:
         again = now - state.evicted_at < 2 * MOST_DWELL
         state = replace(state, evictions=state.evictions + 1 if again else 1, evicted_at=now)
     return replace(state, level=level, since=now, cause=demand.cause, calm_since=None)
+
+
+def _highest(demands: Iterable[Demand]) -> Demand:
+    return max(demands, key=lambda demand: demand.level)
 
 
 def _pid(reading: MemoryReading) -> int | None:

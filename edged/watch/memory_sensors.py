@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from edged.watch.memory_group import ControlGroup
@@ -9,6 +12,8 @@ from edged.watch.memory_reading import EngineMemory, Machine, MemoryReading, Pre
 from edged.watch.readings import counts, text, whole
 
 MACHINE_PRESSURE = "proc/pressure/memory"
+SLOW_SECONDS = 1.0
+"""How old what changes slowly may be: pressure, bounds, swap; the kernel averages some of it over more."""
 _MAJOR_FAULTS = 9  # which word of /proc/<pid>/stat, after the name in brackets
 _STORED, _USED = 0, 2  # which words of /sys/block/zram*/mm_stat
 
@@ -21,27 +26,33 @@ class MemorySensors:
 
     Args:
         root: where /proc and /sys are found.
+        clock: gives monotonic seconds.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), *, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
+        self._clock = clock
+        self._slow: MemoryReading | None = None
+        self._slow_at = 0.0
         self.group = ControlGroup(root)
 
     def read(self, engine_pid: int | None = None) -> MemoryReading | None:
-        """Return what is known now; None if /proc/meminfo can't be understood."""
+        """Return what is known now; None if /proc/meminfo can't be understood.
+
+        What changes slowly is as of the last second.
+        """
         machine = self._machine()
         if machine is None:
             return None
-        group = self.group.read()
-        return MemoryReading(
-            machine=machine,
-            group=group,
-            machine_pressure=pressure(self._root / MACHINE_PRESSURE),
-            group_pressure=pressure(self.group.directory / "memory.pressure")
-            if self.group.directory
-            else None,
-            engine=self._engine(engine_pid) if engine_pid is not None else None,
-            zram=self.zram() if machine.swap_free != machine.disk_swap_free else None,
+        now = self._clock()
+        slow = self._slow
+        if slow is None or not 0 <= now - self._slow_at < SLOW_SECONDS:
+            slow, self._slow_at = self._read_slowly(machine), now
+        elif slow.group:
+            slow = replace(slow, group=self.group.renewed(slow.group))
+        self._slow = slow
+        return replace(
+            slow, machine=machine, engine=self._engine(engine_pid) if engine_pid is not None else None
         )
 
     def proportional_bytes(self, pid: int) -> int | None:
@@ -49,7 +60,7 @@ class MemorySensors:
 
         The kernel walks the page tables for it, which takes milliseconds: not to be asked for often.
         """
-        return counts(self._root / f"proc/{pid}/smaps_rollup").get("Pss")
+        return counts(self._root / f"proc/{pid}/smaps_rollup", "Pss").get("Pss")
 
     def zram(self) -> Zram | None:
         """Return what all swap in compressed memory comes to; None where there is none."""
@@ -61,8 +72,18 @@ class MemorySensors:
                 found.append((stored, used))
         return Zram(sum(stored for stored, _ in found), sum(used for _, used in found)) if found else None
 
+    def _read_slowly(self, machine: Machine) -> MemoryReading:
+        directory = self.group.directory
+        return MemoryReading(
+            machine=machine,
+            group=self.group.read(),
+            machine_pressure=pressure(self._root / MACHINE_PRESSURE),
+            group_pressure=pressure(directory / "memory.pressure") if directory else None,
+            zram=self.zram() if machine.swap_free != machine.disk_swap_free else None,
+        )
+
     def _machine(self) -> Machine | None:
-        found = counts(self._root / "proc/meminfo")
+        found = counts(self._root / "proc/meminfo", "MemTotal", "MemAvailable", "SwapFree")
         total, available = found.get("MemTotal", 0), found.get("MemAvailable")
         if not total or available is None or available > total:
             return None
@@ -73,14 +94,14 @@ class MemorySensors:
         """Return what is free of the swap that is no memory itself; what can't be understood is none."""
         free = 0
         for line in (text(self._root / "proc/swaps") or "").splitlines()[1:]:
-            name, _, *sizes = [*line.split(), "", ""]
-            size, used = (whole(word) for word in sizes[:2])
+            name, _, *sizes = [*line.split(), "", "", "", ""][:4]
+            size, used = map(whole, sizes)
             if size is not None and used is not None and "zram" not in name:
                 free += max(0, size - used) * 1024
         return free
 
     def _engine(self, pid: int) -> EngineMemory | None:
-        status = counts(self._root / f"proc/{pid}/status")
+        status = counts(self._root / f"proc/{pid}/status", "RssAnon", "RssFile", "VmSwap")
         anonymous = status.get("RssAnon")
         if anonymous is None:  # it has ended
             return None

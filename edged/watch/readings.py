@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import re
 from pathlib import Path
 
+_MOST_BYTES = 1 << 16
 _MOST_DIGITS = 20  # of a number of 64 bits
 
 
 def text(path: Path) -> str | None:
     """Return what a file says; None where it can't be read or is no ASCII."""
     try:
-        return path.read_bytes().decode("ascii")
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a fifth of the cost of a file object
+        try:
+            return os.read(file, _MOST_BYTES).decode("ascii")
+        finally:
+            os.close(file)
     except (OSError, ValueError):
         return None
 
@@ -26,12 +34,17 @@ def number(path: Path) -> int | None:
     return whole(text(path))
 
 
-def counts(path: Path) -> dict[str, int]:
-    """Return the lines `name 12` and `name: 12 kB`, these in bytes; lines that are neither are left out."""
-    found = {}
-    for line in (text(path) or "").splitlines():
-        name, *rest = line.split() or [""]
-        value = whole(rest[0]) if rest else None
-        if value is not None:
-            found[name.rstrip(":")] = value * 1024 if rest[1:] == ["kB"] else value
-    return found
+def counts(path: Path, *names: str) -> dict[str, int]:
+    """Return of the lines `name 12` and `name: 12 kB` those that are asked for, these in bytes.
+
+    Lines that are neither are left out.
+    """
+    return {
+        name: int(value) * 1024 if kilobytes else int(value)
+        for name, value, kilobytes in _lines(names).findall(text(path) or "")
+    }
+
+
+@functools.cache
+def _lines(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"^({'|'.join(names)}):?[ \t]+([0-9]{{1,{_MOST_DIGITS}}})( kB)?$", re.MULTILINE)
