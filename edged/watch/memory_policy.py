@@ -130,9 +130,11 @@ class MemoryPolicy:
             return 1.0
         seconds = MOST_PERIOD if state.level is Level.OK else 1.0
         for domain in self._domains(state, state.reading):
-            edge = domain.bounds.evict if state.level < Level.EVICT else domain.bounds.critical
-            fastest = max(FASTEST, domain.trend.falling if domain.trend else 0.0)
-            seconds = min(seconds, (domain.available - edge) / fastest)
+            left, trend = domain.available - domain.bounds.critical, domain.trend
+            if trend and trend.may_end_in(left) <= 2 * NEAR_SECONDS:
+                return LEAST_PERIOD
+            step = domain.bounds.evict - domain.bounds.critical if state.level < Level.EVICT else 0
+            seconds = min(seconds, (left - step) / FASTEST)
         return max(LEAST_PERIOD, seconds)
 
     def room(self, state: MemoryState) -> int:
@@ -174,7 +176,7 @@ class MemoryPolicy:
             bounds, trend = domain.bounds, domain.trend
             short = short or domain.spare < bounds.warn + bounds.margin
             yield Demand(bounds.level(domain.available, domain.spare, to_leave=to_leave), domain.cause)
-            if trend and trend.seconds_to(domain.available - bounds.critical) <= NEAR_SECONDS:
+            if trend and trend.ends_in(domain.available - bounds.critical) <= NEAR_SECONDS:
                 yield Demand(Level.EVICT, "trend")
         if kills:
             yield Demand(Level.SHED, "oom_kill")

@@ -86,7 +86,7 @@ ENGINE = {
     f"proc/{PID}/status": "Name:\tpython3\nRssAnon:\t   90000 kB\nRssFile:\t   88000 kB\n"
     "RssShmem:\t    2000 kB\nVmSwap:\t     512 kB\n",
     f"proc/{PID}/stat": f"{PID} (py) (x 9 9) S 1 1 1 0 -1 4194304 5000 0 321 0 10 5 0 0 20 0 4 0 100 1 1\n",
-    f"proc/{PID}/smaps_rollup": "00400000-7fff000 ---p 0 00:00 0    [rollup]\nRss:  180000 kB\nPss:  150000 kB\n"
+    f"proc/{PID}/smaps_rollup": "00400000-7fff000 ---p 0 0 [rollup]\nRss:  180000 kB\nPss: 150000 kB\n"
     "Pss_Dirty:  90000 kB\n",
 }
 
