@@ -37,7 +37,7 @@ EVICT_FAULTS = 4
 _FAULTS_SECONDS = 10.0  # over which faults are averaged, as the kernel does with pressure
 _MOST_FAULTS = 10_000.0  # a second; a counter that leaps is no reading
 
-Cause = Literal["available", "trend", "group", "pressure", "faults", "oom_kill", "blind"]
+Cause = Literal["available", "group", "trend", "pressure", "faults", "oom_kill", "blind"]
 
 
 class Demand(NamedTuple):
