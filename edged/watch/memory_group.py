@@ -59,11 +59,11 @@ class ControlGroup:
 
     def renewed(self, group: Group) -> Group:
         """Return the group with what is left of its limits now; the rest as it was."""
-        left = [(limit, limit - taken) for limit, at in self._limits if (taken := _taken(at)) is not None]
-        if not left:
+        found = [(limit, taken) for limit, at in self._limits if (taken := _taken(at)) is not None]
+        if not found:
             return group
-        limit, available = min(left, key=lambda one: one[1])
-        return replace(group, limit=limit, available=max(0, available))
+        limit, (kept, used) = min(found, key=lambda one: one[0] - one[1][0])
+        return replace(group, limit=limit, available=max(0, limit - kept), spare=max(0, limit - used))
 
     def _find_limits(self) -> Iterator[tuple[int, Path]]:
         """Give the lower bound of this group and of each around it that has one."""
@@ -75,10 +75,11 @@ class ControlGroup:
             directory = directory.parent if directory != self._top else None
 
 
-def _taken(group: Path) -> int | None:
-    """Return what a group has taken and does not give back by itself."""
+def _taken(group: Path) -> tuple[int, int] | None:
+    """Return what a group has taken without pages of files, and with those of them that are in use."""
     current = number(group / "memory.current")
     if current is None:
         return None
-    idle = counts(group / "memory.stat", "inactive_file").get("inactive_file", 0)
-    return max(0, current - idle)
+    files = counts(group / "memory.stat", "inactive_file", "active_file")
+    used = max(0, current - files.get("inactive_file", 0))
+    return max(0, used - files.get("active_file", 0)), used

@@ -156,9 +156,10 @@ class MemoryPolicy:
         found = [
             _Domain("available", reading.machine.available + swap, reading.spare, bounds, state.machine_trend)
         ]
-        if (group := reading.group) and group.available is not None and group.limit is not None:
+        group = reading.group
+        if group and group.limit is not None and group.available is not None and group.spare is not None:
             bounds = Bounds.of(group.limit)
-            found.append(_Domain("group", group.available, group.available, bounds, state.group_trend))
+            found.append(_Domain("group", group.available, group.spare, bounds, state.group_trend))
         return found
 
     def _demands(

@@ -33,7 +33,8 @@ class Group:
         swap: what of it is swapped out.
         limit: the bound that is nearest to being reached, of this group or one around it; None: there is
             none.
-        available: what can be taken until then.
+        available: what can be taken until then, pages of files that the kernel can take back included.
+        spare: the same without those of them that are in use.
         oom_kills: processes of the group that the kernel has killed for want of memory.
     """
 
@@ -43,6 +44,7 @@ class Group:
     swap: int | None = None
     limit: int | None = None
     available: int | None = None
+    spare: int | None = None
     oom_kills: int = 0
 
 

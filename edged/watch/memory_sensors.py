@@ -31,9 +31,11 @@ class MemorySensors:
 
     def __init__(self, root: Path = Path("/"), *, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
+        self._proc = str(root / "proc")  # joining paths would cost more than reading the files
         self._clock = clock
         self._slow: MemoryReading | None = None
         self._slow_at = 0.0
+        self._disk_swap_free = 0
         self.group = ControlGroup(root)
 
     def read(self, engine_pid: int | None = None) -> MemoryReading | None:
@@ -41,26 +43,27 @@ class MemorySensors:
 
         What changes slowly is as of the last second.
         """
+        now, slow = self._clock(), self._slow
+        is_old = slow is None or not 0 <= now - self._slow_at < SLOW_SECONDS
+        if is_old:
+            self._disk_swap_free = self._read_disk_swap()
         machine = self._machine()
         if machine is None:
             return None
-        now = self._clock()
-        slow = self._slow
-        if slow is None or not 0 <= now - self._slow_at < SLOW_SECONDS:
+        if slow is None or is_old:
             slow, self._slow_at = self._read_slowly(machine), now
         elif slow.group:
             slow = replace(slow, group=self.group.renewed(slow.group))
         self._slow = slow
-        return replace(
-            slow, machine=machine, engine=self._engine(engine_pid) if engine_pid is not None else None
-        )
+        engine = self._engine(engine_pid) if engine_pid is not None else None
+        return replace(slow, machine=machine, engine=engine)
 
     def proportional_bytes(self, pid: int) -> int | None:
         """Return a process's share of memory, shared pages divided among their users (PSS).
 
         The kernel walks the page tables for it, which takes milliseconds: not to be asked for often.
         """
-        return counts(self._root / f"proc/{pid}/smaps_rollup", "Pss").get("Pss")
+        return counts(f"{self._proc}/{pid}/smaps_rollup", "Pss").get("Pss")
 
     def zram(self) -> Zram | None:
         """Return what all swap in compressed memory comes to; None where there is none."""
@@ -83,17 +86,17 @@ class MemorySensors:
         )
 
     def _machine(self) -> Machine | None:
-        found = counts(self._root / "proc/meminfo", "MemTotal", "MemAvailable", "SwapFree")
+        found = counts(f"{self._proc}/meminfo", "MemTotal", "MemAvailable", "SwapFree")
         total, available = found.get("MemTotal", 0), found.get("MemAvailable")
         if not total or available is None or available > total:
             return None
         swap_free = found.get("SwapFree", 0)
-        return Machine(total, available, swap_free, min(swap_free, self._disk_swap()) if swap_free else 0)
+        return Machine(total, available, swap_free, min(swap_free, self._disk_swap_free))
 
-    def _disk_swap(self) -> int:
+    def _read_disk_swap(self) -> int:
         """Return what is free of the swap that is no memory itself; what can't be understood is none."""
         free = 0
-        for line in (text(self._root / "proc/swaps") or "").splitlines()[1:]:
+        for line in (text(f"{self._proc}/swaps") or "").splitlines()[1:]:
             name, _, *sizes = [*line.split(), "", "", "", ""][:4]
             size, used = map(whole, sizes)
             if size is not None and used is not None and "zram" not in name:
@@ -101,11 +104,11 @@ class MemorySensors:
         return free
 
     def _engine(self, pid: int) -> EngineMemory | None:
-        status = counts(self._root / f"proc/{pid}/status", "RssAnon", "RssFile", "VmSwap")
+        status = counts(f"{self._proc}/{pid}/status", "RssAnon", "RssFile", "VmSwap")
         anonymous = status.get("RssAnon")
         if anonymous is None:  # it has ended
             return None
-        words = (text(self._root / f"proc/{pid}/stat") or "").rpartition(")")[2].split()
+        words = (text(f"{self._proc}/{pid}/stat") or "").rpartition(")")[2].split()
         faults = whole(words[_MAJOR_FAULTS]) if len(words) > _MAJOR_FAULTS else None
         return EngineMemory(pid, anonymous, status.get("RssFile", 0), status.get("VmSwap", 0), faults or 0)
 

@@ -61,7 +61,7 @@ FULL = {
     f"{GROUP}/memory.high": "max\n",
     f"{GROUP}/memory.max": "838860800\n",
     f"{GROUP}/memory.swap.current": "1048576\n",
-    f"{GROUP}/memory.stat": "anon 314572800\nfile 209715200\ninactive_file 104857600\nactive_file 1\n",
+    f"{GROUP}/memory.stat": "anon 314572800\nfile 209715200\ninactive_file 104857600\nactive_file 52428800\n",
     f"{GROUP}/memory.events": "low 0\nhigh 3\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n",
     f"{GROUP}/memory.pressure": PSI.format(some="40.00", full="20.00"),
 }
@@ -101,6 +101,7 @@ def reading(
     faults: int = 0,
     limit: float | None = None,
     limit_available: float | None = None,
+    limit_spare: float | None = None,
     full: float | None = None,
     group_full: float | None = None,
     oom_kills: int = 0,
@@ -113,6 +114,7 @@ def reading(
             current=0,
             limit=int(limit * MIB),
             available=int(limit_available * MIB),
+            spare=int((limit_available if limit_spare is None else limit_spare) * MIB),
             oom_kills=oom_kills,
         )
     return MemoryReading(

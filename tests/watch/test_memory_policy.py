@@ -99,6 +99,7 @@ SCENARIOS = {
     "even less beside the weights": (reading(300, anonymous=100, mapped=250), SHED),
     "weights alone make nobody leave": (reading(120, anonymous=100, mapped=120), SHED),
     "the service's limit is near": (reading(500, limit=512, limit_available=35), EVICT),
+    "weights in use within the limit": (reading(500, limit=512, limit_available=200, limit_spare=50), SHED),
     "the service's limit is far": (reading(500, limit=512, limit_available=300), OK),
     "a limit, but the machine has less": (reading(60, limit=512, limit_available=300), SHED),
     "room on a disk's swap puts the end off by the floor, no more": (reading(40, disk_swap=2000), SHED),

@@ -87,7 +87,8 @@ def test_the_own_group_and_both_pressures_are_read(tmp_path: Path) -> None:
         max=838_860_800,
         swap=1_048_576,
         limit=838_860_800,
-        available=838_860_800 - (524_288_000 - 104_857_600),
+        available=838_860_800 - (524_288_000 - 104_857_600 - 52_428_800),
+        spare=838_860_800 - (524_288_000 - 104_857_600),
         oom_kills=1,
     )
     assert reading.machine_pressure == Pressure(12.5, 3.25)
@@ -97,7 +98,7 @@ def test_the_own_group_and_both_pressures_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "limit", "available"),
     [
-        ({f"{GROUP}/memory.high": "629145600\n"}, 629_145_600, 209_715_200),
+        ({f"{GROUP}/memory.high": "629145600\n"}, 629_145_600, 209_715_200 + 52_428_800),
         (
             {
                 "sys/fs/cgroup/system.slice/memory.max": "1000000000\n",
@@ -122,7 +123,7 @@ def test_a_container_has_its_limit_at_the_top(tmp_path: Path) -> None:
     reading = MemorySensors(lay(tmp_path, CONTAINER)).read()
     assert reading is not None
     assert reading.group is not None
-    assert (reading.group.limit, reading.group.available) == (536_870_912, 356_870_912)
+    assert (reading.group.limit, reading.group.spare) == (536_870_912, 356_870_912)
 
 
 def test_a_group_outside_what_is_mounted_is_none(tmp_path: Path) -> None:
