@@ -260,8 +260,43 @@ class MemoryTable(Table):
         return self
 
 
+class ThermalTable(Table):
+    """How warm the processor may get, and how much energy computing may take."""
+
+    target_celsius: Annotated[float, Field(ge=40, le=85)] | Auto = Field(
+        "auto",
+        description="The engine computes less where the processor would get warmer; auto: 75, or 5 below the "
+        "kernel's first passive trip, or 3 below the firmware's soft limit, whichever is the least.",
+    )
+    most_duty: Annotated[float, Field(ge=0.01, le=1)] = Field(
+        1, description="The share of full work that computing may come to, in the mean of ten minutes."
+    )
+    mean_watts: Annotated[float, Field(ge=0.1, le=1000)] | None = Field(
+        None,
+        description="Power that the device may take, in the mean of ten minutes; none: all it needs.",
+        examples=[5.0],
+    )
+    rest_watts: Annotated[float, Field(ge=0, le=1000)] = Field(
+        3, description="Power that the device takes at rest; mean_watts is reckoned with it."
+    )
+    full_watts: Annotated[float, Field(ge=0.1, le=1000)] = Field(
+        8, description="Power that it takes while it computes; mean_watts is reckoned with it."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ThermalTable:
+        mean = self.full_watts if self.mean_watts is None else self.mean_watts
+        if not self.rest_watts < mean <= self.full_watts:
+            raise ValueError(
+                f"watch.thermal.mean_watts = {mean:g} is not above watch.thermal.rest_watts = "
+                f"{self.rest_watts:g} and at most watch.thermal.full_watts = {self.full_watts:g}"
+            )
+        return self
+
+
 class WatchTable(Table):
     """What is watched over."""
 
     liveness: LivenessTable = Field(default_factory=LivenessTable)
     memory: MemoryTable = Field(default_factory=MemoryTable)
+    thermal: ThermalTable = Field(default_factory=ThermalTable)
