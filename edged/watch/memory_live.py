@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from edged.watch.memory_sensors import MACHINE_PRESSURE, MemorySensors, pressure
+from edged.watch.memory_reading import MemoryReading
+from edged.watch.memory_sensors import GROUP_PRESSURE, MACHINE_PRESSURE, MemorySensors, pressure
 from edged.watch.readings import text
 
 _CMDLINES = ("boot/firmware/cmdline.txt", "boot/cmdline.txt")  # of Raspberry Pi OS, the newer one first
@@ -32,20 +33,13 @@ def sources(root: Path = Path("/")) -> tuple[Source, ...]:
     """Look at every source there may be."""
     sensors = MemorySensors(root)
     reading = sensors.read()
-    if reading is None:
-        machine = Source("meminfo", False, "/proc/meminfo can't be read: memory is not watched")
-        zram = None
-    else:
-        machine = Source("meminfo", True, f"{_mega(reading.machine.total)} in all")
-        zram = reading.zram
+    directory = sensors.group.directory
     return (
-        machine,
-        _pressure(root),
+        _machine(reading),
+        _pressure("pressure", root / MACHINE_PRESSURE, "psi=1"),
         _group(sensors),
-        _group_pressure(sensors),
-        Source("zram", True, f"{_mega(zram.stored)} stored in {_mega(zram.used)}; counted as no memory")
-        if zram
-        else Source("zram", False, "no swap in compressed memory"),
+        _pressure("cgroup pressure", directory / GROUP_PRESSURE if directory else None),
+        _zram(reading),
     )
 
 
@@ -59,10 +53,16 @@ def remedy(found: Iterable[Source], root: Path = Path("/")) -> str | None:
     return f"append to {place}, and reboot: {parameters}"
 
 
-def _pressure(root: Path) -> Source:
-    if found := pressure(root / MACHINE_PRESSURE):
-        return Source("pressure", True, f"some {found.some:g} %, full {found.full:g} %")
-    return Source("pressure", False, "the kernel does not measure it (PSI is off)", "psi=1")
+def _machine(reading: MemoryReading | None) -> Source:
+    if reading is None:
+        return Source("meminfo", False, "/proc/meminfo can't be read: memory is not watched")
+    return Source("meminfo", True, f"{_mega(reading.machine.total)} in all")
+
+
+def _pressure(name: str, path: Path | None, parameter: str | None = None) -> Source:
+    if path is not None and (found := pressure(path)):
+        return Source(name, True, f"some {found.some:g} %, full {found.full:g} %")
+    return Source(name, False, "the kernel does not measure it", parameter)
 
 
 def _group(sensors: MemorySensors) -> Source:
@@ -80,11 +80,11 @@ def _group(sensors: MemorySensors) -> Source:
     return Source("cgroup", False, "the memory cgroup is off", "cgroup_enable=memory")
 
 
-def _group_pressure(sensors: MemorySensors) -> Source:
-    reading = sensors.read()
-    if reading is not None and (found := reading.group_pressure):
-        return Source("cgroup pressure", True, f"some {found.some:g} %, full {found.full:g} %")
-    return Source("cgroup pressure", False, "not measured for this group")
+def _zram(reading: MemoryReading | None) -> Source:
+    if reading is None or reading.zram is None:
+        return Source("zram", False, "no swap in compressed memory")
+    zram = reading.zram
+    return Source("zram", True, f"{_mega(zram.stored)} stored in {_mega(zram.used)}; counted as no memory")
 
 
 def _mega(size: int) -> str:

@@ -12,6 +12,7 @@ from edged.watch.memory_reading import EngineMemory, Machine, MemoryReading, Pre
 from edged.watch.readings import counts, text, whole
 
 MACHINE_PRESSURE = "proc/pressure/memory"
+GROUP_PRESSURE = "memory.pressure"
 SLOW_SECONDS = 1.0
 """How old what changes slowly may be: pressure, bounds, swap; the kernel averages some of it over more."""
 _MAJOR_FAULTS = 9  # which word of /proc/<pid>/stat, after the name in brackets
@@ -81,7 +82,7 @@ class MemorySensors:
             machine=machine,
             group=self.group.read(),
             machine_pressure=pressure(self._root / MACHINE_PRESSURE),
-            group_pressure=pressure(directory / "memory.pressure") if directory else None,
+            group_pressure=pressure(directory / GROUP_PRESSURE) if directory else None,
             zram=self.zram() if machine.swap_free != machine.disk_swap_free else None,
         )
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from edged.settings import Settings
 from edged.settings.schema import MemoryTable
 from edged.watch.memory_bounds import Bounds, Level
 from edged.watch.memory_policy import (
@@ -85,6 +88,24 @@ def test_a_setting_goes_before_what_is_automatic_and_order_is_kept() -> None:
     )
     policy = MemoryPolicy(MemoryTable(warn_bytes=800 * MIB))
     assert policy.decide(MemoryState(), reading(700), 0).level is WARN
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        (
+            {"evict_bytes": 90_000_000, "warn_bytes": 80_000_000},
+            "watch.memory.evict_bytes = 90000000 is more than watch.memory.warn_bytes = 80000000",
+        ),
+        (
+            {"shed_pressure_percent": 50},
+            "shed_pressure_percent = 50 is more than watch.memory.evict_pressure_percent = 40",
+        ),
+    ],
+)
+def test_thresholds_out_of_order_are_refused_with_both(memory: dict[str, int], words: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(words)):
+        Settings(watch={"memory": memory})
 
 
 # What asks for which level
