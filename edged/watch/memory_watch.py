@@ -12,7 +12,7 @@ from edged.settings.schema import MemoryTable
 from edged.watch.memory_actions import Actions
 from edged.watch.memory_bounds import Level
 from edged.watch.memory_growth import EngineFacts, GrowthGuard
-from edged.watch.memory_policy import DWELL, MemoryPolicy, MemoryState
+from edged.watch.memory_policy import DWELL, LEAST_PERIOD, MemoryPolicy, MemoryState
 from edged.watch.memory_reading import MemoryReading
 from edged.watch.memory_words import figures, reason
 
@@ -108,7 +108,8 @@ class MemoryWatch:
         if reading is not None:
             self._end_eviction(reading, now)
             self._look_after(facts, reading, now)
-        return self._policy.period(self.state)
+        is_leaving = self._leaving is not None and not self._held_told
+        return LEAST_PERIOD if is_leaving else self._policy.period(self.state)
 
     def fields(self) -> dict[str, Any]:
         """Return what status tells."""
