@@ -1,4 +1,4 @@
-"""An energy budget for devices on battery: a mean that is kept over minutes, so that short work is not slowed."""
+"""An energy budget for devices on battery: a mean over minutes, so that short work is not slowed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Account:
         return replace(self, saved=min(max(saved, -WINDOW_SECONDS), budget.share * WINDOW_SECONDS))
 
     def ceiling(self, budget: EnergyBudget) -> float:
-        """Return the most effort that the account allows now: all while it is well filled, the mean when empty."""
+        """Return the most effort allowed now: all while the account is well filled, the mean when empty."""
         filled = self.saved / max(_SLOWING * budget.share * WINDOW_SECONDS, 1e-9)
         if filled <= 0.0:
             return budget.share * max(0.0, 1.0 + self.saved / WINDOW_SECONDS)

@@ -1,7 +1,7 @@
 """Keeps the processor just under a temperature by threads and rests between steps, and so out of throttling.
 
-A pure function of what was, what is read and the time. It regulates the effort, the mean power in parts of
-what the fastest setting takes: proportionally to the distance from the target, with a look ahead along the
+A pure function of what was, what is read and the time. It regulates the effort, the mean power in parts
+of what the fastest setting takes: proportionally to the distance from the target, with a look ahead along the
 slope, and an integral that finds what the surroundings allow. From the effort follow the threads and the duty.
 """
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edged.watch import thermal_threads as threads_of
-from edged.watch.thermal_trust import Fault, Trust, judge
 from edged.watch.thermal_reading import ThermalReading
+from edged.watch.thermal_trust import Fault, Trust, judge
 
 LEAST_DUTY = 0.03
 """Streams slow down instead of stopping."""
@@ -24,7 +24,7 @@ TOO_HOT_CELSIUS = 4.0
 TOO_HOT_SECONDS = 20.0
 
 _GAIN = 1 / 10  # effort per degree: full effort 10 degrees below the target
-_INTEGRAL_SECONDS = 30.0
+_INTEGRAL_SECONDS = 20.0
 _RELEASE_SECONDS = 12.0
 _AHEAD_SECONDS = 3.0  # how far the slope is followed: a chip's own time constant
 _SLOPE_SECONDS = 2.5  # the slope is smoothed over
@@ -136,9 +136,8 @@ def decide(
     speeds = plant.speeds[: state.most_threads]
     if trust.celsius is None:
         return _without_temperature(state, plant, speeds, ceiling, hot=hot)
-    state = _follow(state, trust.celsius, busy, seconds)
-    assert state.celsius is not None
-    error = plant.target - (state.celsius + _AHEAD_SECONDS * state.slope)
+    state, expected = _follow(state, trust.celsius, busy, seconds)
+    error = plant.target - expected
     state = _choose_threads(state, speeds, error, now, seconds)
     fastest = threads_of.power(threads_of.fastest(plant.speeds))
     reach = min(ceiling, threads_of.power(state.decision.threads) / fastest)
@@ -160,7 +159,7 @@ def decide(
 def _without_temperature(
     state: Governor, plant: Plant, speeds: Sequence[float], ceiling: float, *, hot: bool
 ) -> Governor:
-    """Return what is done blindly: with a failed sensor little, without one all, unless the firmware is at its limit."""
+    """Return what is done blindly: little with a failed sensor, all without one, but for the firmware's word."""
     failed = state.trust.fault is not None
     effort = min(ceiling, 0.0 if hot else SAFE_EFFORT if failed else 1.0)
     threads = threads_of.best(speeds, effort * threads_of.power(threads_of.fastest(plant.speeds)))
@@ -171,18 +170,16 @@ def _without_temperature(
     return _with_effort(state, plant, effort, refuse=False)
 
 
-def _follow(state: Governor, celsius: float, busy: float, seconds: float) -> Governor:
+def _follow(state: Governor, celsius: float, busy: float, seconds: float) -> tuple[Governor, float]:
+    """Return the state with the temperature in it, and where that is going."""
     if state.celsius is None:
-        return replace(state, celsius=celsius, slope=0.0, busy=busy)
+        return replace(state, celsius=celsius, slope=0.0, busy=busy), celsius
     smooth = _smoothed(state.celsius, celsius, seconds, _CELSIUS_SECONDS)
-    slope = (
-        _smoothed(state.slope, (smooth - state.celsius) / seconds, seconds, _SLOPE_SECONDS)
-        if seconds
-        else 0.0
-    )
-    return replace(
-        state, celsius=smooth, slope=slope, busy=_smoothed(state.busy, busy, seconds, _BUSY_SECONDS)
-    )
+    slope = state.slope
+    if seconds > 0:
+        slope = _smoothed(slope, (smooth - state.celsius) / seconds, seconds, _SLOPE_SECONDS)
+    busy = _smoothed(state.busy, busy, seconds, _BUSY_SECONDS)
+    return replace(state, celsius=smooth, slope=slope, busy=busy), smooth + _AHEAD_SECONDS * slope
 
 
 def _choose_threads(
@@ -213,10 +210,10 @@ def _with_voltage(state: Governor, reading: ThermalReading, now: float, plant: P
     """Return the state with fewer threads allowed while the supply sags, and one more a minute after."""
     most = min(state.most_threads, max(len(plant.speeds), plant.threads_batch))
     if reading.flags is not None and reading.flags.under_voltage:
-        if now - state.voltage_at >= _SAG_SECONDS or state.most_threads > most:
-            most = max(1, min(most, state.decision.threads) // 2)
-            return replace(state, most_threads=most, voltage_at=now)
-        return replace(state, voltage_at=now)
+        if state.most_threads == most and most > 1 and now - state.voltage_at < _SAG_SECONDS:
+            return state
+        most = max(1, min(most, state.decision.threads) // 2)
+        return replace(state, most_threads=most, voltage_at=now)
     if state.most_threads == most and now - state.voltage_at >= _VOLTAGE_SECONDS:
         return replace(state, most_threads=most + 1, voltage_at=now)
     return state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MOST_TARGET = 75.0
-"""Degrees: the warmest target that is chosen unasked, well under the 80 where a Pi's firmware begins to throttle."""
+"""Degrees: the warmest target that is chosen unasked; at 80 a Pi's firmware begins to throttle."""
 _BELOW_PASSIVE = 5.0  # the kernel slows the processor down at its first passive trip
 _BELOW_SOFT_LIMIT = 3.0  # the firmware does so at its soft limit
 

@@ -1,4 +1,4 @@
-"""Reads heat and power from what the kernel shows; every source may be missing, and none is believed blindly."""
+"""Reads heat and power from what the kernel shows; every source may be missing or garbled."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from edged.watch.thermal_sensors import ThermalSensors
 LOOK_SECONDS = 1.0
 """How often `look` is to be called: a chip warms by some degrees in a second."""
 RETRY_SECONDS = 60.0
-"""After so long a request that was refused as too_hot has a chance: a board cools slowly."""
+"""After so long a request that was refused as too_hot has a chance: boards cool slowly."""
 _FULL_LOOK_SECONDS = 5.0  # all but the temperature changes slowly, and reading it costs
 _LEAST_CHANGE = 0.02  # of the duty, that the engine is told of
 
@@ -106,7 +106,7 @@ class ThermalWatch:
             self.reading = replace(self.reading, celsius=self._sensors.celsius())
 
     def _busy(self, now: float) -> float:
-        """Return the share of the time in which the engine has computed since the last look; 1 where unknown."""
+        """Return the share of the time since the last look in which the engine computed; 1: unknown."""
         worked = self._engine_seconds()
         before, self._worked = self._worked, (now, worked) if worked is not None else None
         if worked is None or before is None or now <= before[0]:

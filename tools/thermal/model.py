@@ -26,7 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FIRMWARE_BEGINS, FIRMWARE_ENDS = 80.0, 85.0
-"""Degrees between which a Pi's firmware lowers the clock step by step (raspberrypi.com, frequency management)."""
+"""Degrees between which a Pi's firmware lowers the clock step by step (its documentation)."""
 _LEAST_CLOCK = 0.4  # 600 of 1500 MHz
 
 
@@ -69,7 +69,7 @@ class Device:
         return air + self.chip_rest + watts * (self.chip_resistance + self.board_resistance)
 
     def best_constant(self, air: float, target: float) -> float:
-        """Return the most tokens a second that any constant threads and duty give without passing the target."""
+        """Return the most tokens a second of any constant threads and duty that keep to the target."""
         return max(
             speed
             * min(

@@ -87,7 +87,7 @@ def simulate(
         firmware: whether the firmware throttles.
         plant: what the governor knows; what it would by default.
         under_voltage: whether the supply sags, by time.
-        decode_seconds: how long a step of the engine takes that a rest follows; none: as if it were very short.
+        decode_seconds: how long a step of the engine takes, which a rest follows; none: hardly any time.
         seed: of the noise.
     """
     chance = random.Random(seed)
