@@ -44,7 +44,7 @@ def curves(device: Device) -> str:
 def table() -> str:
     """Return what the governor comes to at every temperature of the air, in Markdown."""
     lines = [
-        "| Device | air °C | warmest °C | swing °C | threads | tokens/s | best constant | share | firmware alone |",
+        "| Device | air °C | warmest °C | swing °C | threads | tokens/s | best | share | ungoverned |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for device in DEVICES:

@@ -1,8 +1,8 @@
 """Keeps the processor just under a temperature by threads and rests between steps, and so out of throttling.
 
 A pure function of what was, what is read and the time. It regulates the effort, the mean power in parts
-of what the fastest setting takes: proportionally to the distance from the target, with a look ahead along the
-slope, and an integral that finds what the surroundings allow. From the effort follow the threads and the duty.
+of what the fastest setting takes: proportionally to the distance from the target, with an integral that
+finds what the surroundings allow. Threads and duty follow from the effort.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ TOO_HOT_SECONDS = 20.0
 
 _GAIN = 1 / 10  # effort per degree: full effort 10 degrees below the target
 _INTEGRAL_SECONDS = 20.0
-_RELEASE_SECONDS = 12.0
-_AHEAD_SECONDS = 3.0  # how far the slope is followed: a chip's own time constant
-_SLOPE_SECONDS = 2.5  # the slope is smoothed over
-_BUSY_SECONDS = 10.0  # likewise: many a rest is longer than the time between two looks
-_CELSIUS_SECONDS = 1.5  # likewise: what a single step of the engine does to the chip is not regulated
-_MOST_STEP_SECONDS = 5.0  # a longer gap between looks says nothing of the slope
+_RELEASE_SECONDS = 12.0  # what the integral has in excess goes slowly: noise must not wear it down
+_BUSY_SECONDS = 10.0  # work is smoothed over this: many a rest is longer than the time between two looks
+_AT_REST = 0.01  # of the time: who computes no more has no temperature that must move
+_CELSIUS_SECONDS = (
+    1.5  # and the temperature over this: what a single step of the engine does to the chip is not regulated
+)
+_MOST_STEP_SECONDS = 5.0  # a longer gap between looks counts as this
 _STEADY_SECONDS = 20.0  # threads follow the effort smoothed over this
 _DWELL_SECONDS = 60.0  # between changes of threads
 _WORTH = 1.08  # what another number of threads must gain to be taken
@@ -92,7 +93,6 @@ class Governor:
     at: float | None = None
     integral: float = 0.0
     celsius: float | None = None
-    slope: float = 0.0
     busy: float = 1.0
     steady: float = 1.0  # the effort, smoothed
     chosen_at: float = 0.0  # when the number of threads was last changed
@@ -129,25 +129,24 @@ def decide(
     """
     seconds = min(max(now - was.at, 0.0), _MOST_STEP_SECONDS) if was.at is not None else 0.0
     hot = reading.flags is not None and reading.flags.soft_limit
-    trust = judge(
-        was.trust, reading.celsius, now, busy=busy > 0, firmware_limit=plant.firmware_limit if hot else None
-    )
-    state = _with_voltage(replace(was, trust=trust, at=now), reading, now, plant)
+    busy = _smoothed(was.busy, busy, seconds, _BUSY_SECONDS)
+    limit = plant.firmware_limit if hot else None
+    trust = judge(was.trust, reading.celsius, now, busy=busy > _AT_REST, firmware_limit=limit)
+    state = _with_voltage(replace(was, trust=trust, at=now, busy=busy), reading, now, plant)
     speeds = plant.speeds[: state.most_threads]
     if trust.celsius is None:
         return _without_temperature(state, plant, speeds, ceiling, hot=hot)
-    state, expected = _follow(state, trust.celsius, busy, seconds)
-    error = plant.target - expected
-    state = _choose_threads(state, speeds, error, now, seconds)
+    before = was.celsius if was.celsius is not None else trust.celsius
+    celsius = _smoothed(before, trust.celsius, seconds, _CELSIUS_SECONDS)
+    error = plant.target - celsius
+    state = _choose_threads(replace(state, celsius=celsius), speeds, error, now)
     fastest = threads_of.power(threads_of.fastest(plant.speeds))
     reach = min(ceiling, threads_of.power(state.decision.threads) / fastest)
     proportional = _GAIN * error
     integral = state.integral
-    if error < 0 or state.busy >= state.decision.duty / 2:  # what rests teaches nothing of what work may take
+    if error < 0 or busy >= state.decision.duty / 2:  # what rests teaches nothing of what work may take
         integral += _GAIN * error * seconds / _INTEGRAL_SECONDS
-    beyond = max(
-        0.0, integral + proportional - reach
-    )  # is let go slowly: noise must not wear the integral down
+    beyond = max(0.0, integral + proportional - reach)
     integral = max(0.0, integral - beyond * min(1.0, seconds / _RELEASE_SECONDS))
     effort = max(0.0, min(integral + proportional, reach))
     state = replace(state, integral=integral, steady=_smoothed(was.steady, effort, seconds, _STEADY_SECONDS))
@@ -159,32 +158,16 @@ def decide(
 def _without_temperature(
     state: Governor, plant: Plant, speeds: Sequence[float], ceiling: float, *, hot: bool
 ) -> Governor:
-    """Return what is done blindly: little with a failed sensor, all without one, but for the firmware's word."""
+    """Return what is done blindly: little with a failed sensor, without one all that firmware bears."""
     failed = state.trust.fault is not None
     effort = min(ceiling, 0.0 if hot else SAFE_EFFORT if failed else 1.0)
     threads = threads_of.best(speeds, effort * threads_of.power(threads_of.fastest(plant.speeds)))
     decision = replace(state.decision, threads=threads, state="distrusting" if failed else "unmeasured")
-    state = replace(
-        state, decision=decision, integral=0.0, celsius=None, slope=0.0, steady=effort, hot_since=None
-    )
+    state = replace(state, decision=decision, integral=0.0, celsius=None, steady=effort, hot_since=None)
     return _with_effort(state, plant, effort, refuse=False)
 
 
-def _follow(state: Governor, celsius: float, busy: float, seconds: float) -> tuple[Governor, float]:
-    """Return the state with the temperature in it, and where that is going."""
-    if state.celsius is None:
-        return replace(state, celsius=celsius, slope=0.0, busy=busy), celsius
-    smooth = _smoothed(state.celsius, celsius, seconds, _CELSIUS_SECONDS)
-    slope = state.slope
-    if seconds > 0:
-        slope = _smoothed(slope, (smooth - state.celsius) / seconds, seconds, _SLOPE_SECONDS)
-    busy = _smoothed(state.busy, busy, seconds, _BUSY_SECONDS)
-    return replace(state, celsius=smooth, slope=slope, busy=busy), smooth + _AHEAD_SECONDS * slope
-
-
-def _choose_threads(
-    state: Governor, speeds: Sequence[float], error: float, now: float, seconds: float
-) -> Governor:
+def _choose_threads(state: Governor, speeds: Sequence[float], error: float, now: float) -> Governor:
     """Return the state with another number of threads, if that is worth it.
 
     Where resting is of no use (full duty, yet colder than the target) nobody knows what more threads would

@@ -24,7 +24,7 @@ class Actions(Protocol):
     """What the thermal watch can have done."""
 
     def tune(self, threads: int, threads_batch: int, duty: float) -> None:
-        """Have the engine compute with so many threads, for this share of the time; it rests between steps."""
+        """Have the engine use so many threads, for this share of the time; it rests between steps."""
 
     def refuse(self, retry_after_s: float | None) -> None:
         """Refuse new requests as too_hot, to be tried again after so long; None: admit them again."""
@@ -47,7 +47,7 @@ class ThermalWatch:
         settings: the table [watch.thermal].
         speeds: how fast the engine decodes with 1, 2, … threads, in any unit; as many as it may use.
         threads_batch: the most threads for reading prompts.
-        engine_seconds: gives the processor time that the engine has taken; None: nothing is known of it.
+        engine_seconds: gives the processor time that the engine has taken; None: it does not run.
         clock: gives seconds, monotonic.
     """
 
@@ -106,11 +106,11 @@ class ThermalWatch:
             self.reading = replace(self.reading, celsius=self._sensors.celsius())
 
     def _busy(self, now: float) -> float:
-        """Return the share of the time since the last look in which the engine computed; 1: unknown."""
+        """Return the share of the time since the last look in which the engine computed."""
         worked = self._engine_seconds()
         before, self._worked = self._worked, (now, worked) if worked is not None else None
         if worked is None or before is None or now <= before[0]:
-            return 1.0
+            return 0.0
         return min(1.0, max(0.0, worked - before[1]) / (now - before[0]) / self.decision.threads)
 
     def _spend(self, busy: float, seconds: float) -> float:

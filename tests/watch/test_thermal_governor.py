@@ -63,6 +63,13 @@ def test_requests_that_come_and_go(device: Device, period: int) -> None:
     assert max(run.celsius) <= warmest_allowed(device, 40)
 
 
+@pytest.mark.parametrize(("device", "air"), [(PI4, 46), (PI5, 44)], ids=["Pi-4", "Pi-5"])
+def test_work_after_a_long_rest_near_the_target(device: Device, air: int) -> None:
+    """That nothing got hot at rest does not mean that work may."""
+    run = simulate(device, 900, air=lambda _: air, work=lambda now: now > 600)
+    assert max(run.celsius) <= plant_of(device).target + OVERSHOOT / 2
+
+
 @pytest.mark.parametrize("device", [PI4, PI5], ids=["Pi-4", "Pi-5"])
 @pytest.mark.parametrize("decode_seconds", [pytest.param(0.1, marks=pytest.mark.slow), 0.5])
 def test_real_steps_and_rests(device: Device, decode_seconds: float) -> None:

@@ -20,7 +20,7 @@ class Device:
     def __init__(self, root: Path, **settings: Any) -> None:
         self.root = lay(root, PI4, {FLAGS: "0\n", f"{ZONE}/temp": "45000\n"})
         self.now = 1000.0
-        self.worked = 0.0
+        self.worked: float | None = 0.0
         self.load = 1.0
         self.tuned: list[tuple[int, int, float]] = []
         self.refused: list[float | None] = []
@@ -58,7 +58,7 @@ class Device:
             self.watch.look()
             self.now += every
             decision = self.watch.decision
-            self.worked += self.load * decision.duty * decision.threads * every
+            self.worked = (self.worked or 0.0) + self.load * decision.duty * decision.threads * every
 
     def warm(self, celsius: int) -> None:
         """Warm from 45 degrees as a chip does."""
@@ -171,3 +171,13 @@ def test_garbage_does_not_stop_it(device: Device) -> None:
         device.watch.look()
         device.now += 5.0
     assert device.watch.decision.fault == "vanished"
+
+
+def test_without_an_engine_a_temperature_may_stay_the_same(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.worked = None
+    for _ in range(300):
+        device.say(45000)
+        device.watch.look()
+        device.now += 1.0
+    assert device.watch.decision.fault is None
