@@ -1,0 +1,1 @@
+"""What the device's memory asks of edged: sensors, a policy, and the actions that it calls for."""

@@ -1,0 +1,50 @@
+"""Which number of threads makes the most of a power that must not be exceeded.
+
+Power is counted in parts of what the fastest setting takes (an effort of 1). What the cores share (caches,
+memory) takes about as much as one core: n busy threads count n + 1. The governor corrects what that is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_SHARED = 1.0  # cores' worth of power that any number of busy threads takes besides
+_DECODING = (
+    0.96,
+    1.0,
+    0.87,
+    0.81,
+)  # of a Pi 5 by threads: memory bounds it (32.4, 33.8, 29.4, 27.3 tokens/s)
+_COMPUTING_EXPONENT = 0.85  # where the cores bound it: four threads are 3.2 times as fast as one
+
+
+def assumed_speeds(threads: int, *, memory_bound: bool) -> tuple[float, ...]:
+    """Return what decoding is expected to gain by threads, from 1 to so many, until it is measured."""
+    if memory_bound:
+        return tuple(_DECODING[min(n, len(_DECODING)) - 1] for n in range(1, threads + 1))
+    return tuple(n**_COMPUTING_EXPONENT for n in range(1, threads + 1))
+
+
+def power(threads: int) -> float:
+    """Return what so many busy threads take, in cores' worth."""
+    return threads + _SHARED
+
+
+def fastest(speeds: Sequence[float]) -> int:
+    """Return the number of threads that is fastest where power does not matter."""
+    return max(range(1, len(speeds) + 1), key=lambda threads: speeds[threads - 1])
+
+
+def speed(speeds: Sequence[float], threads: int, budget: float) -> float:
+    """Return how fast so many threads are that rest as often as the budget, in cores' worth, demands."""
+    return speeds[threads - 1] * min(1.0, budget / power(threads))
+
+
+def best(speeds: Sequence[float], budget: float) -> int:
+    """Return the number of threads that gets most done with a power, in cores' worth."""
+    return max(range(1, len(speeds) + 1), key=lambda threads: speed(speeds, threads, budget))
+
+
+def widest(threads: int, budget: float) -> int:
+    """Return the most threads, of so many, whose power a budget covers; one at least."""
+    return max(1, min(threads, int(budget - _SHARED + 1e-9)))

@@ -1,0 +1,1 @@
+"""A made-up Raspberry Pi that gets warm, for trying the governor without one."""
