@@ -33,6 +33,7 @@ STACKS_SIGNAL = signal.SIGUSR1
 
 _LENGTH = struct.Struct(">I")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every message
+_DECODER = json.JSONDecoder()
 
 
 class ProtocolError(Exception):
@@ -396,7 +397,7 @@ class Decoder:
 
 def _decode(body: bytes) -> Message:
     try:
-        name, *values = json.loads(body)
+        name, *values = _DECODER.decode(body.decode())  # json.loads would look for the encoding first
         message: Message = _READERS[name](values)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProtocolError(f"{len(body)} bytes that are no message: {error!r}") from None
