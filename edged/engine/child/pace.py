@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -63,6 +64,8 @@ class Pace:
             piece = min(rest.tokens, room, max(fewest, int(budget / seconds)))
             if piece <= 0:
                 break
+            if not pieces:  # in equal parts: a small last one would cost a pass over the weights, too
+                piece = math.ceil(rest.tokens / math.ceil(rest.tokens / piece))
             pieces.append(Piece(piece, rest.depth))
             budget -= piece * seconds
             room -= piece
