@@ -26,6 +26,7 @@ from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http import HttpFrontend
 from edged.settings import Settings, SettingsError, changes, load, reloaded
 from edged.systemd import Notifier, listen_fds
+from edged.watch.watch import Watches
 
 if TYPE_CHECKING:
     from edged.frontends.mqtt.frontend import MqttFrontend
@@ -44,9 +45,10 @@ class App:
     Args:
         settings: as read at start.
         config: the file that they came from, read again on SIGHUP.
+        root: where the watches find /proc and /sys.
     """
 
-    def __init__(self, settings: Settings, config: Path | None) -> None:
+    def __init__(self, settings: Settings, config: Path | None, *, root: Path = Path("/")) -> None:
         self._settings = settings
         self._config = config
         self._notifier = Notifier.from_environment()
@@ -58,6 +60,7 @@ class App:
             journal = Journal(settings.state_dir, settings=settings.journal, clock=clock)
             self._durable = Durable(journal, clock)
         self._core = Core(settings, self._engine, self._durable, clock=clock)
+        self._watches = Watches(self._core, root=root)
         self._commands = Commands(self._core, planner, reload=self._reload, set_log_level=log.set_level)
         self._http = HttpFrontend(self._core, settings, self._commands)
         self._mqtt: MqttFrontend | None = None
@@ -85,6 +88,8 @@ class App:
                 await self._durable.open()
             engine = asyncio.create_task(self._engine.run(), name="engine")
             stack.push_async_callback(_cancelled, engine)
+            watches = asyncio.create_task(self._watches.run(), name="watches")
+            stack.push_async_callback(_cancelled, watches)
             await self._http.start(listen_fds())
             stack.push_async_callback(self._stop_serving)
             if self._mqtt is not None:
@@ -92,9 +97,10 @@ class App:
             _log.info("edged has started", version=__version__, pid=os.getpid())
             self._notifier.ready("serving")
             stopped = asyncio.create_task(self._stop.wait(), name="stop")
-            await asyncio.wait([stopped, engine], return_when=asyncio.FIRST_COMPLETED)
-            if engine.done():
-                engine.result()  # a fault of ours in the supervisor: better to start anew
+            await asyncio.wait([stopped, engine, watches], return_when=asyncio.FIRST_COMPLETED)
+            for task in (engine, watches):
+                if task.done():
+                    task.result()  # a fault of ours: better to start anew
 
     async def _stop_serving(self) -> None:
         self._notifier.stopping("ending what runs")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from edged.settings.schema import MemoryTable
+from edged.settings.watch import MemoryTable
 from edged.watch.memory.bounds import Bounds, Level
 from edged.watch.memory.reading import MemoryReading, Pressure
 from edged.watch.memory.trend import Trend, smoothed

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from edged.settings.schema import MemoryTable
+from edged.settings.watch import MemoryTable
 from edged.watch.memory.actions import Actions
 from edged.watch.memory.bounds import Level
 from edged.watch.memory.growth import EngineFacts, GrowthGuard

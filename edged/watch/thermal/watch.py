@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from edged.settings.schema import ThermalTable
+from edged.settings.watch import ThermalTable
 from edged.watch.thermal.energy import Account, EnergyBudget
 from edged.watch.thermal.governor import Decision, Governor, Plant, decide, first
 from edged.watch.thermal.reading import ThermalReading

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edged.settings.schema import MemoryTable
+from edged.settings.watch import MemoryTable
 from edged.watch.memory.actions import Happening, drop_cached
 from edged.watch.memory.bounds import Level
 from edged.watch.memory.growth import LEAST_SECONDS_BETWEEN, REST_SECONDS, EngineFacts

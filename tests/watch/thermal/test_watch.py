@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edged.settings.schema import ThermalTable
+from edged.settings.watch import ThermalTable
 from edged.watch.thermal.sensors import ThermalSensors
 from edged.watch.thermal.watch import RETRY_SECONDS, ThermalWatch
 from tests.watch.memory.trees import lay

@@ -1,0 +1,51 @@
+"""The watches over the machine's means: held and run in one place, and told of in one part of the status."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Protocol
+
+from edged.core import Core
+from edged.watch.memory.acting import MemoryActions, engine_facts
+from edged.watch.memory.sensors import MemorySensors
+from edged.watch.memory.watch import MemoryWatch
+
+
+class Watch(Protocol):
+    """One of them."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the status tells of it."""
+
+
+class Watches:
+    """Runs the watches, and has core and engine act on what they find.
+
+    Attributes:
+        memory: over what the machine has left of it.
+
+    Args:
+        core: what acts, its engine included.
+        root: where /proc and /sys are found.
+    """
+
+    def __init__(self, core: Core, *, root: Path = Path("/")) -> None:
+        table = core.settings.watch
+        self.memory = MemoryWatch(
+            table.memory, MemorySensors(root), MemoryActions(core), lambda: engine_facts(core.engine)
+        )
+        self._watches: dict[str, Watch] = {"memory": self.memory}
+        core.status_parts["watch"] = self._fields
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, watch in self._watches.items():
+                tasks.create_task(watch.run(), name=f"{name} watch")
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: watch.fields() for name, watch in self._watches.items()}
