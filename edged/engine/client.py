@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import structlog
-
-from edged.engine.embeddings import Embedding, Embeddings
-from edged.engine.generation import Generation, Prompt, model_changed
-from edged.engine.generations import Generations
-from edged.engine.messages import (
-    Detokenize,
-    Embedded,
-    Left,
-    Load,
-    Message,
-    Prefixes,
-    Prepare,
-    Prepared,
-    Ready,
-    Refused,
-    Render,
-    Said,
-    Step,
-    Tokenize,
-    Tokenized,
-    Trim,
-    Tune,
-)
-from edged.engine.questions import Answer, Question, Questions
+from edged.engine.embeddings import Embedding
+from edged.engine.generation import Generation, Prompt
+from edged.engine.messages import Load, Message, Prefixes, Prepare, Prepared, Ready, Trim, Tune
 from edged.engine.supervision.process import COMMAND
 from edged.engine.supervision.supervisor import State, Supervisor
+from edged.engine.texts import Texts
+from edged.engine.work import Work
 from edged.errors import EdgedError, ErrorCode
 
 if TYPE_CHECKING:
     from edged.engine.plan import EnginePlan
 
-_log = structlog.get_logger(__name__)
-
 MOST_PAUSE_MILLISECONDS = 5000
-MOST_DEATHS = 2  # a request that was running at so many is taken for the cause
 
 
 class Engine:
@@ -55,6 +31,7 @@ class Engine:
         context: cells of one request, as of the last engine that was ready.
         n_tokens: tokens of its vocabulary.
         prefixes: state of its prefix cache; None while there is none.
+        texts: asks it about tokens and templates.
         on_change: called when the engine became ready, died or failed.
 
     Args:
@@ -76,8 +53,6 @@ class Engine:
         self.context = self.n_tokens = 0
         self.prefixes: Prefixes | None = None
         self.on_change: Callable[[], None] = lambda: None
-        self._numbers = itertools.count(1)
-        self._key = ""
         self._orders: dict[type[Message], Message] = {}  # that outlive the process
         self._held = False  # nothing new is to be begun
         self._trial: asyncio.Future[None] | None = None  # whether the plan that is tried out serves
@@ -88,11 +63,8 @@ class Engine:
             stall_seconds=stall_seconds,
             command=command,
         )
-        self._questions = Questions(self.supervisor.send, most_deaths=MOST_DEATHS)
-        self._embeddings = Embeddings(self.supervisor.send, most_deaths=MOST_DEATHS)
-        self._generations = Generations(
-            self.supervisor.send, self.supervisor.forgive, most_deaths=MOST_DEATHS
-        )
+        self._work = Work(self.supervisor, self._serving)
+        self.texts = Texts(self._work)
 
     @property
     def state(self) -> State:
@@ -103,11 +75,7 @@ class Engine:
     @property
     def is_ready(self) -> bool:
         """Say whether the engine serves now, and begins what is new."""
-        return self._serves and not self._held
-
-    @property
-    def _serves(self) -> bool:
-        return self.ready is not None and self.supervisor.state == "ready"
+        return self._serving() is not None and not self._held
 
     async def run(self) -> None:
         """Keep the engine alive until cancelled."""
@@ -121,50 +89,9 @@ class Engine:
         Raises:
             EdgedError: `invalid` (the template refuses it), `engine_crashed` or `model_unavailable`.
         """
-        answer = await self._ask(Prepare(next(self._numbers), messages, raw))
+        answer = await self._work.ask(Prepare(self._work.number(), messages, raw))
         assert isinstance(answer, Prepared)
         return Prompt(answer.tokens, answer.boundary)
-
-    async def tokenize(
-        self, text: str, *, add_special: bool, parse_special: bool, with_pieces: bool
-    ) -> tuple[list[int], list[bytes] | None]:
-        """Return the tokens of a text and, if wanted, the bytes that each stands for.
-
-        Args:
-            text: what to split.
-            add_special: put around it what the model wants there.
-            parse_special: read the texts of control tokens as those tokens.
-            with_pieces: return the bytes, too.
-
-        Raises:
-            EdgedError: `invalid`, `engine_crashed` or `model_unavailable`.
-        """
-        number = next(self._numbers)
-        answer = await self._ask(Tokenize(number, text, add_special, parse_special, with_pieces))
-        assert isinstance(answer, Tokenized)
-        pieces = None if answer.pieces is None else [piece.encode("latin-1") for piece in answer.pieces]
-        return answer.tokens, pieces
-
-    async def detokenize(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens; what is not whole UTF-8 is shown with U+FFFD.
-
-        Raises:
-            EdgedError: `invalid` (the model has no such token), `engine_crashed` or `model_unavailable`.
-        """
-        answer = await self._ask(Detokenize(next(self._numbers), list(tokens)))
-        assert isinstance(answer, Said)
-        return answer.text
-
-    async def render(self, messages: list[dict[str, str]]) -> str:
-        """Return a conversation put through the chat template.
-
-        Raises:
-            EdgedError: `invalid` (the template refuses it), `not_allowed` (the model does not generate),
-                `engine_crashed` or `model_unavailable`.
-        """
-        answer = await self._ask(Render(next(self._numbers), messages))
-        assert isinstance(answer, Said)
-        return answer.text
 
     async def embed(self, texts: Sequence[str], on_begin: Callable[[], None]) -> list[Embedding]:
         """Return the embedding of each text; who is cancelled meanwhile cancels it in the engine.
@@ -177,19 +104,15 @@ class Engine:
             EdgedError: `prompt_too_long`, `not_allowed` (the model isn't made for it), `low_memory`,
                 `engine_crashed` or `model_unavailable`.
         """
-        self._expect_answer()
-        number = next(self._numbers)
-        return await self._embeddings.embed(number, texts, on_begin, engine_serves=self._serves)
+        return await self._work.embed(texts, on_begin)
 
     def generate(self, generation: Generation) -> None:
         """Begin to compute an answer, or go on with it, now or as soon as the engine is ready."""
-        generation.number = next(self._numbers)
-        self._expect_answer()
-        self._generations.add(generation, self.ready if self._serves else None)
+        self._work.generate(generation)
 
     def cancel(self, generation: Generation) -> bool:
         """End a generation with finish reason `cancelled`; say whether it is there to be ended."""
-        return self._generations.cancel(generation)
+        return self._work.generations.cancel(generation)
 
     def put_back(self, generation: Generation) -> asyncio.Future[bool]:
         """Take a generation out of its stream without ending it, so that `generate` can go on with it later.
@@ -199,7 +122,7 @@ class Engine:
         Returns:
             What comes to be True when it is out, or False: it has ended, and its watcher knows.
         """
-        return self._generations.put_back(generation)
+        return self._work.generations.put_back(generation)
 
     # --- for who governs the machine's means ---
 
@@ -271,25 +194,11 @@ class Engine:
     # --- Listener ---
 
     def on_message(self, message: Message) -> None:
-        """Hand the engine's word to whom it concerns; the ended are nobody's concern."""
-        match message:
-            case Step():
-                self._generations.take(message)
-            case Left() if self.ready is not None:
-                self._generations.left(message.request, self.ready)
-            case Prefixes():
-                self.prefixes = message
-            case Prepared() | Tokenized() | Said():
-                self._questions.settle(message.request, message)
-            case Embedded():
-                if self._embeddings.take(message):
-                    self.supervisor.forgive()
-            case Refused():
-                error = EdgedError(message.code, message.message)
-                if not self._embeddings.refuse(message.request, error):
-                    self._questions.settle(message.request, error)
-            case _:
-                _log.warning("unexpected message from the engine", name=type(message).__name__)
+        """Hand the engine's word to whom it concerns."""
+        if isinstance(message, Prefixes):
+            self.prefixes = message
+        else:
+            self._work.take(message, self.ready)
 
     def on_ready(self, ready: Ready) -> None:
         """Send what waited for the engine, or lost an earlier one."""
@@ -298,12 +207,7 @@ class Engine:
         self.context, self.n_tokens = ready.context, ready.n_tokens
         for order in self._orders.values():
             self.supervisor.send(order)
-        self._questions.begin()
-        before, self._key = self._key, self.plan.key
-        if before not in ("", self._key):
-            self._fail_all(model_changed())
-        self._generations.begin(ready)
-        self._embeddings.begin()
+        self._work.begin(ready, self.plan.key)
         if self._trial is not None and not self._trial.done():
             self._trial.set_result(None)
         self.on_change()
@@ -317,14 +221,7 @@ class Engine:
                     ErrorCode.MODEL_UNAVAILABLE, f"the engine died while it loaded the model: {reason}"
                 )
             )
-        error = EdgedError(
-            ErrorCode.ENGINE_CRASHED,
-            f"the engine died {MOST_DEATHS} times while it worked on this request (last: {reason}); "
-            "the log says more",
-        )
-        self._questions.on_death(error, blameless=blameless)
-        self._embeddings.on_death(error, blameless=blameless)
-        self._generations.on_death(error, blameless=blameless)
+        self._work.on_death(reason, blameless=blameless)
         self.on_change()
 
     def on_failed(self, error: EdgedError) -> None:
@@ -333,15 +230,18 @@ class Engine:
         if self._trial is not None:
             self._fail_trial(error)
             return
-        self._questions.fail(error)
-        self._fail_all(error)
+        self._work.fail(error)
         self.on_change()
 
     def is_waiting(self) -> bool:
         """Say whether the engine owes an answer."""
-        return self._questions.at_engine or self._embeddings.at_engine or self._generations.at_engine
+        return self._work.at_engine
 
     # --- the rest ---
+
+    def _serving(self) -> Ready | None:
+        """Return what the engine said of itself, None unless it serves now."""
+        return self.ready if self.supervisor.state == "ready" else None
 
     def _fail_trial(self, error: EdgedError) -> None:
         if self._trial is not None and not self._trial.done():
@@ -357,18 +257,5 @@ class Engine:
 
     def _order(self, order: Message) -> None:
         self._orders[type(order)] = order
-        if self._serves:
+        if self._serving() is not None:
             self.supervisor.send(order)
-
-    def _expect_answer(self) -> None:
-        self.wake()
-        if not self.is_waiting():
-            self.supervisor.expect_answer()
-
-    async def _ask(self, question: Question) -> Answer:
-        self._expect_answer()
-        return await self._questions.ask(question, engine_serves=self._serves)
-
-    def _fail_all(self, error: EdgedError) -> None:
-        self._embeddings.fail(error)
-        self._generations.fail(error)
