@@ -19,7 +19,7 @@ from edged.errors import EdgedError, ErrorCode
 if TYPE_CHECKING:
     from edged.engine.plan import EnginePlan
 
-MOST_PAUSE_MILLISECONDS = 5000
+LEAST_DUTY = 0.01  # of the time, that an engine computes which is told to rest
 
 
 class Engine:
@@ -126,19 +126,19 @@ class Engine:
 
     # --- for who governs the machine's means ---
 
-    def tune(self, threads: int, threads_batch: int, pause_milliseconds: int) -> None:
-        """Have so many threads used from the next step on, and rest so long between steps.
+    def tune(self, threads: int, threads_batch: int, duty: float) -> None:
+        """Have so many threads used from the next step on, for this share of the time; it rests between steps.
 
         It holds until it is called again, for later processes, too.
 
         Args:
             threads: for answers.
             threads_batch: for prompts.
-            pause_milliseconds: at most `MOST_PAUSE_MILLISECONDS`; a new request ends no pause.
+            duty: `LEAST_DUTY` to 1; a new request ends no rest.
         """
-        pause_milliseconds = min(pause_milliseconds, MOST_PAUSE_MILLISECONDS)
-        self.supervisor.patience.pause_seconds = pause_milliseconds / 1000
-        self._order(Tune(threads, threads_batch, pause_milliseconds))
+        duty = min(1.0, max(LEAST_DUTY, duty))
+        self.supervisor.patience.duty = duty
+        self._order(Tune(threads, threads_batch, duty))
 
     def trim(self, prefix_bytes: int) -> None:
         """Have states kept for later prompts take no more than so many bytes, and freed memory given back.

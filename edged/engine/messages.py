@@ -31,6 +31,9 @@ MAX_MESSAGE_BYTES = 64 << 20
 STACKS_SIGNAL = signal.SIGUSR1
 """Makes the engine write the stacks of its threads to its standard error, whatever it is at."""
 
+GOVERNED_STEP_SECONDS = 0.5
+"""The longest step of an engine that has to rest: a long one heats faster than a rest cools."""
+
 _LENGTH = struct.Struct(">I")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every message
 
@@ -190,11 +193,15 @@ class PutBack:
 
 @dataclass(frozen=True, slots=True)
 class Tune:
-    """Compute with so many threads from the next step on, and rest so long between steps."""
+    """Compute with so many threads from the next step on, for this share of the time (more than 0, 1: all).
+
+    The engine rests between steps in proportion to what they took; below 1 no step takes longer than
+    `GOVERNED_STEP_SECONDS`, as far as what it computes can be cut.
+    """
 
     threads: int
     threads_batch: int
-    pause_milliseconds: int
+    duty: float
 
 
 @dataclass(frozen=True, slots=True)
