@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edged.engine.embeddings import Embedding
 from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Load, Message, Prefixes, Prepare, Prepared, Ready, Trim, Tune
-from edged.engine.supervision.process import COMMAND
+from edged.engine.supervision.process import COMMAND, Death
 from edged.engine.supervision.supervisor import State, Supervisor
 from edged.engine.texts import Texts
 from edged.engine.work import Work
@@ -58,7 +59,7 @@ class Engine:
         self._trial: asyncio.Future[None] | None = None  # whether the plan that is tried out serves
         self.supervisor = Supervisor(
             plan=self._make_plan,
-            on_illegal_instruction=self._on_illegal_instruction,
+            learn=self._learn,
             listener=self,
             stall_seconds=stall_seconds,
             command=command,
@@ -76,6 +77,11 @@ class Engine:
     def is_ready(self) -> bool:
         """Say whether the engine serves now, and begins what is new."""
         return self._serving() is not None and not self._held
+
+    @property
+    def used_at(self) -> float:
+        """Return by the monotonic clock when it was asked or answered last, or became ready."""
+        return self._work.used_at
 
     async def run(self) -> None:
         """Keep the engine alive until cancelled."""
@@ -140,6 +146,16 @@ class Engine:
         self.supervisor.patience.duty = duty
         self._order(Tune(threads, threads_batch, duty))
 
+    def evict(self, reason: str) -> None:
+        """End the process and let nothing start one until `admit`; what is only tried out has failed."""
+        self._fail_trial(EdgedError(ErrorCode.LOW_MEMORY, f"there is no memory for a model: {reason}"))
+        self.supervisor.forbid(reason)
+        self.on_change()
+
+    def admit(self) -> None:
+        """Let the engine be started again after `evict`."""
+        self.supervisor.allow()
+
     def trim(self, prefix_bytes: int) -> None:
         """Have states kept for later prompts take no more than so many bytes, and freed memory given back.
 
@@ -153,13 +169,13 @@ class Engine:
         """Have the model loaded again if it was unloaded."""
         self.supervisor.wake()
 
-    def unload(self) -> None:
+    def unload(self, reason: str = "unloaded by command") -> None:
         """End the process, so that its memory is free, until something is asked or `wake` is called."""
-        self.supervisor.unload("unloaded by command")
+        self.supervisor.unload(reason)
 
-    def restart(self) -> None:
+    def restart(self, reason: str = "restarted by command") -> None:
         """Start a new process in place of the one that runs; what ran there goes on where it was."""
-        self.supervisor.restart("restarted by command")
+        self.supervisor.restart(reason)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -225,12 +241,13 @@ class Engine:
         self.on_change()
 
     def on_failed(self, error: EdgedError) -> None:
-        """Refuse everything: waiting would not help, unless a model is only tried out."""
+        """Refuse everything where waiting would not help, unless a model is only tried out."""
         self.ready = self.prefixes = None
         if self._trial is not None:
             self._fail_trial(error)
             return
-        self._work.fail(error)
+        if error.code is not ErrorCode.LOW_MEMORY:
+            self._work.fail(error)
         self.on_change()
 
     def is_waiting(self) -> bool:
@@ -251,9 +268,14 @@ class Engine:
         self.plan = self._planner()
         return self.plan.load
 
-    def _on_illegal_instruction(self) -> bool:
+    def _learn(self, death: Death) -> bool:
+        """Remember what an engine died of; say whether the next plan is without it."""
         assert self.plan is not None
-        return self.plan.remember_repack_fault()
+        if death.signal == signal.SIGILL and self.plan.load.repack:
+            return self.plan.remember_repack_fault()
+        if death.is_for_memory:
+            self.plan.remember_oom()
+        return death.is_for_memory
 
     def _order(self, order: Message) -> None:
         self._orders[type(order)] = order
