@@ -133,9 +133,14 @@ async def test_wrong_model_use_changes_nothing(two_models: Daemon, other_model: 
     models = two_models.directory / "models"
     raw = other_model.read_bytes()
     (models / "cut.gguf").write_bytes(raw[: len(raw) // 2])
-    for name in ("none", "cut", "../other", "smollm2-135m-instruct-q4_1"):
-        status, body = await two_models.post("/v1/cmd/model_use", {"name": name})
-        assert (status, body["error"]["code"]) == (503, "model_unavailable"), body
+    for name, status, code in (
+        ("none", 400, "invalid"),
+        ("../other", 400, "invalid"),
+        ("cut", 503, "model_unavailable"),
+        ("smollm2-135m-instruct-q4_1", 503, "model_unavailable"),
+    ):
+        told, body = await two_models.post("/v1/cmd/model_use", {"name": name})
+        assert (told, body["error"]["code"]) == (status, code), body
     assert engine_pid(two_models) == pid, "nothing was stopped"
     # What only the library can refuse: another architecture than the file's tensors are for.
     foreign = raw.replace(

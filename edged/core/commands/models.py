@@ -67,8 +67,8 @@ class ModelCommands:
         does not wait for the end stops nothing.
 
         Raises:
-            EdgedError: `invalid`, `model_unavailable`, `busy` (another change is under way), or
-                `journal_full` (the choice can't be kept).
+            EdgedError: `invalid` (as where no model has that name), `model_unavailable`, `busy` (another
+                change is under way), or `journal_full` (the choice can't be kept).
         """
         check_known(fields, "name")
         name = model_of(fields)
