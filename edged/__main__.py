@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import structlog
 
 from edged import __version__, log, paths
 from edged.errors import EdgedError
+from edged.progress import STANDS_STILL
 from edged.settings import SettingsError, load
 
 WRONG_CONFIGURATION = os.EX_CONFIG  # 78: the unit does not restart on it
@@ -27,9 +29,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="edged",
         description="Answer prompts with a local language model, on a Unix socket.",
-        epilog="SIGHUP reads the configuration again, SIGTERM stops gracefully, a second one at once. "
+        epilog="SIGHUP reads the configuration again, SIGTERM stops gracefully, a second one at once, "
+        "SIGUSR1 logs what all threads and requests are at. "
         f"Exit codes: 0 stopped as asked, {CANNOT_START} could not start, "
-        f"{WRONG_CONFIGURATION} wrong configuration.",
+        f"{STANDS_STILL} a part of it stood still, {WRONG_CONFIGURATION} wrong configuration.",
     )
     parser.add_argument(
         "--config",
@@ -50,6 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"edged: {fault}", file=sys.stderr)  # noqa: T201
         return WRONG_CONFIGURATION
     log.configure(settings.log_level)
+    faulthandler.enable()  # a watchdog's SIGABRT leaves the stacks, even of a daemon that runs no Python
     from edged.app import App  # after the settings are known to be good: it takes a while to import
 
     async def serve() -> None:

@@ -54,6 +54,7 @@ class Core:
         lifecycle: a ticket's way.
         direct: answers what needs no ticket.
         durable: requests that outlive the daemon; None where no frontend needs them.
+        stalled: parts of the daemon that have something to do and do not get on.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Core:
         self.started = time.monotonic()
         self.events = Events()
         self.status_parts: dict[str, Callable[[], Any]] = {}
+        self.stalled: tuple[str, ...] = ()
         self.speed = Speed()
         self.outcomes = Outcomes(self.speed)
         self.registry = Registry(settings.journal.keep_results_seconds)
