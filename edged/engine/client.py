@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edged.engine.embeddings import Embedding
@@ -54,8 +55,9 @@ class Engine:
         self.context = self.n_tokens = 0
         self.prefixes: Prefixes | None = None
         self.on_change: Callable[[], None] = lambda: None
+        self._speeds: dict[str, tuple[float, ...]] = {}  # by the plan's key
         self._orders: dict[type[Message], Message] = {}  # that outlive the process
-        self._held = False  # nothing new is to be begun
+        self._held = 0  # how many want nothing new begun
         self._trial: asyncio.Future[None] | None = None  # whether the plan that is tried out serves
         self.supervisor = Supervisor(
             plan=self._make_plan,
@@ -77,6 +79,11 @@ class Engine:
     def is_ready(self) -> bool:
         """Say whether the engine serves now, and begins what is new."""
         return self._serving() is not None and not self._held
+
+    @property
+    def speeds(self) -> tuple[float, ...] | None:
+        """Return the tokens a second with 1, 2, … threads of the model that is planned; None: not measured."""
+        return self._speeds.get(self.plan.key) if self.plan is not None else None
 
     @property
     def used_at(self) -> float:
@@ -180,11 +187,11 @@ class Engine:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Begin nothing new within the context: it waits, and what runs can come to its end."""
-        self._held = True
+        self._held += 1
         try:
             yield
         finally:
-            self._held = False
+            self._held -= 1
             self.on_change()
 
     async def try_plan(self, trying: contextlib.AbstractContextManager[None]) -> None:
@@ -221,6 +228,8 @@ class Engine:
         assert self.plan is not None
         self.ready = ready
         self.context, self.n_tokens = ready.context, ready.n_tokens
+        if ready.speeds:
+            self._speeds[self.plan.key] = tuple(ready.speeds)
         for order in self._orders.values():
             self.supervisor.send(order)
         self._work.begin(ready, self.plan.key)
@@ -266,7 +275,7 @@ class Engine:
 
     def _make_plan(self) -> Load:
         self.plan = self._planner()
-        return self.plan.load
+        return replace(self.plan.load, measures=self.plan.key not in self._speeds)
 
     def _learn(self, death: Death) -> bool:
         """Remember what an engine died of; say whether the next plan is without it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from edged.engine.shape import reader
@@ -87,7 +87,7 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The first message: which model to load, and how."""
+    """The first message: which model to load, and how; `measures`: see Ready.speeds."""
 
     path: str
     context: int
@@ -102,6 +102,7 @@ class Load:
     deterministic: bool
     step_milliseconds: int
     prefix_bytes: int
+    measures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,8 @@ class Ready:
     """The model is loaded and warm.
 
     It can embed if `pooling` says how; not each one that can generates, too. `kernels` names what the
-    library's kernels use of the processor, as llama.cpp calls it.
+    library's kernels use of the processor, as llama.cpp calls it. `speeds` are the tokens a second of one
+    stream with 1, 2, … threads, where they were to be measured.
     """
 
     context: int
@@ -239,6 +241,7 @@ class Ready:
     pooling: Pooling | None
     dimensions: int
     kernels: list[str]
+    speeds: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +364,7 @@ Message = (
     | Heartbeat
 )
 
-_FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in get_args(Message)}
+_FIELDS = {cls: tuple(each.name for each in fields(cls)) for cls in get_args(Message)}
 _READERS = {cls.__name__: reader(cls) for cls in get_args(Message)}
 
 

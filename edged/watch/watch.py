@@ -10,6 +10,10 @@ from edged.core import Core
 from edged.watch.memory.acting import MemoryActions, engine_facts
 from edged.watch.memory.sensors import MemorySensors
 from edged.watch.memory.watch import MemoryWatch
+from edged.watch.thermal.acting import EngineWatched, ThermalActions
+from edged.watch.thermal.sensors import ThermalSensors
+from edged.watch.thermal.vcgencmd import Vcgencmd
+from edged.watch.thermal.watch import ThermalWatch
 
 
 class Watch(Protocol):
@@ -27,6 +31,7 @@ class Watches:
 
     Attributes:
         memory: over what the machine has left of it.
+        thermal: over heat and power.
 
     Args:
         core: what acts, its engine included.
@@ -38,7 +43,13 @@ class Watches:
         self.memory = MemoryWatch(
             table.memory, MemorySensors(root), MemoryActions(core), lambda: engine_facts(core.engine)
         )
-        self._watches: dict[str, Watch] = {"memory": self.memory}
+        self.thermal = ThermalWatch(
+            table.thermal,
+            ThermalSensors(root, Vcgencmd(root)),
+            ThermalActions(core),
+            EngineWatched(core.engine, root),
+        )
+        self._watches: dict[str, Watch] = {"memory": self.memory, "thermal": self.thermal}
         core.status_parts["watch"] = self._fields
 
     async def run(self) -> None:
