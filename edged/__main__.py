@@ -12,12 +12,13 @@ from pathlib import Path
 import structlog
 
 from edged import __version__, log, paths
-from edged.errors import EdgedError
+from edged.errors import EdgedError, ErrorCode
 from edged.progress import STANDS_STILL
 from edged.settings import SettingsError, load
 
 WRONG_CONFIGURATION = os.EX_CONFIG  # 78: the unit does not restart on it
 CANNOT_START = 1
+NO_MEMORY = os.EX_TEMPFAIL  # 75: the unit starts it again
 
 
 def main() -> None:
@@ -32,7 +33,8 @@ def _arguments() -> argparse.Namespace:
         epilog="SIGHUP reads the configuration again, SIGTERM stops gracefully, a second one at once, "
         "SIGUSR1 logs what all threads and requests are at. "
         f"Exit codes: 0 stopped as asked, {CANNOT_START} could not start, "
-        f"{STANDS_STILL} a part of it stood still, {WRONG_CONFIGURATION} wrong configuration.",
+        f"{STANDS_STILL} a part of it stood still, {NO_MEMORY} memory was at its end, "
+        f"{WRONG_CONFIGURATION} wrong configuration.",
     )
     parser.add_argument(
         "--config",
@@ -63,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
         asyncio.run(serve())
     except EdgedError as error:
         print(f"edged: {error.message}", file=sys.stderr)  # noqa: T201
-        return CANNOT_START
+        return NO_MEMORY if error.code is ErrorCode.LOW_MEMORY else CANNOT_START
     except Exception:
         structlog.get_logger("edged").exception("edged failed; please report this")
         return CANNOT_START

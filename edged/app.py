@@ -57,7 +57,7 @@ class App:
         self._settings = settings
         self._config = config
         self._notifier = Notifier.from_environment()
-        planner = Planner(settings)
+        planner = Planner(settings, lambda: self._watches.memory.memory())
         self._engine = Engine(planner.plan, stall_seconds=settings.watch.liveness.engine_seconds)
         clock = Clock()
         self._durable: Durable | None = None
@@ -65,7 +65,7 @@ class App:
             journal = Journal(settings.state_dir, settings=settings.journal, clock=clock)
             self._durable = Durable(journal, clock)
         self._core = Core(settings, self._engine, self._durable, clock=clock)
-        self._watches = Watches(self._core, root=root)
+        self._watches = Watches(self._core, planner, self._give_up, root=root)
         self._judge = Judge(self._core, self._notifier)
         self._liveness = LivenessThread(self._judge, self._core)
         self._commands = Commands(self._core, planner, reload=self._reload, set_log_level=log.set_level)
@@ -80,6 +80,7 @@ class App:
         self._name_parts()
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
+        self._given_up: EdgedError | None = None
 
     def _name_parts(self) -> None:
         """Put the threads that there are under watch, beside the event loop."""
@@ -99,7 +100,8 @@ class App:
         """Serve until SIGTERM or SIGINT; a second one ends the graceful stop.
 
         Raises:
-            EdgedError: the daemon can't start; with the remedy.
+            EdgedError: the daemon can't start, with the remedy; or it has ended for want of memory
+                (`low_memory`).
         """
         async with AsyncExitStack() as stack:
             stack.enter_context(_state_directory(self._settings.state_dir))
@@ -126,6 +128,8 @@ class App:
             for task in (engine, watches):
                 if task.done():
                     task.result()  # a fault of ours: better to start anew
+            if self._given_up is not None:
+                raise self._given_up
 
     async def _stop_serving(self) -> None:
         self._judge.extends = True
@@ -169,6 +173,14 @@ class App:
         finally:
             for number in handlers:
                 loop.remove_signal_handler(number)
+
+    def _give_up(self, reason: str) -> None:
+        """End at once: to be started again by the service manager costs less than what would come."""
+        _log.critical("the daemon ends, to be started again", reason=reason)
+        self._core.last_words = reason
+        self._given_up = EdgedError(ErrorCode.LOW_MEMORY, reason)
+        self._stop.set()
+        self._stop_at_once.set()
 
     def _ask_to_stop(self) -> None:
         (self._stop_at_once if self._stop.is_set() else self._stop).set()

@@ -19,6 +19,7 @@ class Admission:
     """Says whether a client's request may come in now.
 
     Attributes:
+        low_memory: says why nothing new is let in that can't wait in the journal; None: it is.
         too_hot: why nothing new is let in until the device has cooled; None: it is.
 
     Args:
@@ -38,6 +39,7 @@ class Admission:
         speed: Speed,
         engine: Engine,
     ) -> None:
+        self.low_memory: Callable[[], EdgedError | None] = lambda: None
         self.too_hot: EdgedError | None = None
         self._limits = limits
         self._registry = registry
@@ -51,9 +53,10 @@ class Admission:
         """Let something in that has no ticket; while the context lasts it is a request in hand all the same.
 
         Raises:
-            EdgedError: `shutting_down`, `model_unavailable`, `too_hot` or `busy`.
+            EdgedError: `shutting_down`, `model_unavailable`, `low_memory`, `too_hot` or `busy`.
         """
         self.check_open()
+        self.check_memory()
         self.check_limits(client)
         self._visits[client.identity] += 1
         try:
@@ -80,6 +83,15 @@ class Admission:
             raise stopping()
         if self._engine.state == "failed":
             raise no_model(self._engine)
+
+    def check_memory(self) -> None:
+        """Refuse what can't wait in the journal while memory is short.
+
+        Raises:
+            EdgedError: `low_memory`, with the figures and when to ask again.
+        """
+        if (refusal := self.low_memory()) is not None:
+            raise refusal
 
     def check_limits(self, client: Client) -> None:
         """Refuse one request more than are allowed, of one client or in all, and any while it is too hot.

@@ -41,7 +41,7 @@ def phase(core: Core) -> Phase:
         return "stopping"
     if core.engine.is_ready or core.engine.state == "unloaded":  # it is loaded when somebody asks
         return "ready"
-    return "degraded" if core.engine.state in ("failed", "restarting") else "starting"
+    return "degraded" if core.engine.state in ("failed", "restarting", "low_memory") else "starting"
 
 
 def model(core: Core) -> ModelInfo | None:

@@ -96,14 +96,18 @@ class Planner:
         self._sizes = Sizes(settings, memory, self._quirks)
         self._library = f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}"
 
-    def plan(self) -> EnginePlan:
+    def plan(self, *, freed_bytes: int = 0) -> EnginePlan:
         """Return what to load.
+
+        Args:
+            freed_bytes: memory that is taken now and will be free when the model is loaded.
 
         Raises:
             EdgedError: `model_unavailable`: the file is missing, damaged or too large; `low_memory`: there is
                 too little memory for it now; with the remedy.
         """
-        return self._plan(self._model() if self._trial is None else self._chosen(*self._trial))
+        model = self._model() if self._trial is None else self._chosen(*self._trial)
+        return self._plan(model, freed_bytes=freed_bytes)
 
     def check(self, name: str | None, *, freed_bytes: int) -> EnginePlan:
         """Return the plan for a model of this device, None for the configured one, without choosing it.
@@ -164,7 +168,7 @@ class Planner:
         path = store.find_file(name, self.models())
         return _Model(path, read_gguf(path), "model_use")
 
-    def _plan(self, model: _Model, *, freed_bytes: int = 0) -> EnginePlan:
+    def _plan(self, model: _Model, *, freed_bytes: int) -> EnginePlan:
         path, facts = model.path, model.facts
         key = machine_key(path, self._library)
         repack, repack_reason = self._repack(key)
