@@ -62,7 +62,7 @@ class Pace:
         budget = min(budget, self.most_seconds) - fixed
         room = self._most_tokens
         fewest = FEWEST_TOKENS if self.most_seconds == math.inf else 1
-        pieces = []
+        pieces: list[Piece] = []
         for rest in unread:
             seconds = token + cell * rest.depth
             piece = min(rest.tokens, room, max(fewest, int(budget / seconds)))
