@@ -83,7 +83,8 @@ class App:
         self._given_up: EdgedError | None = None
 
     def _name_parts(self) -> None:
-        """Put the threads that there are under watch, beside the event loop."""
+        """Put the threads that there are under watch, beside the event loop, and hear of the engine."""
+        self._engine.supervisor.on_hang = self._judge.engine_hangs
         if self._durable is not None:
             journal = self._durable.journal
             self._judge.watch(Part("journal", journal.progress, lambda: self._bounds.journal_seconds))

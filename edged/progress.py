@@ -35,6 +35,7 @@ class Progress:
     def rest(self) -> None:
         """Note that there is nothing more to do."""
         self.steps += 1
+        self.allowance = 0.0
         self.owes = False
 
     def expect(self) -> None:

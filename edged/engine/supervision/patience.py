@@ -57,10 +57,16 @@ class Patience:
 
     def exceeded(self, *, owing: bool) -> float | None:
         """Return the seconds of silence if they are too many."""
-        silent = self._clock() - self._heard_at
-        return silent if silent > self._bound(owing) else None
+        silent = self.silent_seconds
+        return silent if silent > self.bound_seconds(owing=owing) else None
 
-    def _bound(self, owing: bool) -> float:
+    @property
+    def silent_seconds(self) -> float:
+        """Return how long ago the last sign of life was."""
+        return self._clock() - self._heard_at
+
+    def bound_seconds(self, *, owing: bool) -> float:
+        """Return how long it may be silent."""
         if not self._is_loaded:
             return LOAD_SECONDS
         if not owing:

@@ -37,6 +37,7 @@ class Supervisor:
         load_progress: the share of the model that is loaded, while it is loading.
         back_off: when it is started again after a death.
         patience: how long it may be silent.
+        on_hang: told how many seconds a process was silent that is ended for it.
 
     Args:
         plan: says what to load; raises EdgedError when nothing can be.
@@ -60,6 +61,7 @@ class Supervisor:
         self._listener = listener
         self._command = command
         self.patience = Patience(stall_seconds)
+        self.on_hang: Callable[[float], None] = lambda seconds: None
         self.back_off = BackOff()
         self.state: State = "starting"
         self.reason: str | None = None
@@ -250,7 +252,12 @@ class Supervisor:
             EdgedError: the engine says that it can't load this model.
             OSError: it can't be started.
         """
-        life = self._life = Life(self.patience, self._listener.is_waiting, self._command)
+        life = self._life = Life(
+            self.patience,
+            self._listener.is_waiting,
+            lambda seconds: self.on_hang(seconds),  # whoever is to be told by then
+            self._command,
+        )
         try:
             await life.start(load)
             self.restarts += self._was_lost

@@ -68,6 +68,7 @@ class Judge:
         self._ping = Progress()
         self._line = self._told_line = ""
         self._looked_at: float | None = None
+        self._engine_stalls = 0
         core.status_parts["liveness"] = self.fields
         self.watch(Part(EVENT_LOOP, lambda: self._ping, lambda: core.settings.watch.liveness.daemon_seconds))
 
@@ -101,14 +102,24 @@ class Judge:
         self._ask_loop()
 
     def engine_hangs(self, silent_seconds: float) -> None:
-        """Tell of an engine that stands still; its supervisor restarts it. On the event loop."""
+        """Tell of an engine that stands still; its supervisor has judged it and restarts it."""
+        self._engine_stalls += 1
         self._tell({"part": "engine", "still_seconds": round(silent_seconds, 1), "outcome": "restarted"})
 
     def fields(self) -> dict[str, Any]:
-        """Return what the status tells."""
+        """Return what the status tells. On the event loop."""
         return {
             "watchdog_seconds": self._notifier.watchdog_seconds,
-            "parts": {name: part.fields() for name, part in self.parts.items()},
+            "parts": {name: part.fields() for name, part in self.parts.items()} | {"engine": self._engine()},
+        }
+
+    def _engine(self) -> dict[str, Any]:
+        patience, owing = self._core.engine.supervisor.patience, self._core.engine.is_waiting()
+        return {
+            "state": "stalled" if owing and patience.exceeded(owing=owing) else "ok",
+            "still_seconds": round(patience.silent_seconds, 1) if owing else 0.0,
+            "bound_seconds": round(patience.bound_seconds(owing=owing), 1),
+            "stalls": self._engine_stalls,
         }
 
     def _awake_since_last_look(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 from pathlib import Path
@@ -134,6 +135,18 @@ def test_broker_that_never_answers_is_no_thread_that_stands_still(start_held: St
         assert "did not answer" in told["message"]
         assert daemon.stop() == 0
         assert NAMED not in daemon.log()
+
+
+async def test_hung_engine_is_told_as_a_part_that_stands_still(start_held: StartHeld) -> None:
+    daemon = start_held("nothing", engine_seconds=1.0)
+    os.kill(daemon.wait_ready(), signal.SIGSTOP)
+    body = await daemon.chat("Hi", max_tokens=2)
+    assert body["choices"]
+    told = daemon.wait_for("event", type="part_stalled")
+    assert (told["part"], told["outcome"]) == ("engine", "restarted")
+    status = await daemon.get("/v1/status")
+    assert status["liveness"]["parts"]["engine"]["stalls"] == 1
+    assert daemon.stop() == 0
 
 
 async def test_sigusr1_dumps_threads_tasks_requests_and_the_engine_and_no_text(start_held: StartHeld) -> None:

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from edged.core import Core
 from edged.core.events import Event, Events
+from edged.engine.supervision.patience import Patience
 from edged.progress import STANDS_STILL, Progress
 from edged.settings.watch import LivenessTable
 from edged.systemd import Notifier
@@ -32,6 +33,11 @@ WATCHDOG = 60.0
 class FakeCore:
     """As much of the core as the judge sees."""
 
+    engine: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            supervisor=SimpleNamespace(patience=Patience(15.0)), is_waiting=lambda: True
+        )
+    )
     phase: str = "ready"
     running: int = 0
     queue: list[int] = field(default_factory=list)
@@ -66,6 +72,11 @@ class Bench:
         self.judge.watch(Part("journal", lambda: self.progress, lambda: BOUND))
         self._heard = heard
         self._lines: list[str] = []
+
+    @property
+    def stalled(self) -> list[str]:
+        """Return the parts of which the core is told that they stand still."""
+        return list(self.core.stalled)
 
     async def go_on(self, seconds: float, *, each: Callable[[], None] = lambda: None) -> None:
         """Let time pass, with a look each period; `each` comes before a look, the event loop's turn after."""
@@ -113,23 +124,23 @@ async def alone(manager: tuple[socket.socket, str]) -> Bench:
 
 async def test_a_part_that_rests_is_alive_however_long(bench: Bench) -> None:
     await bench.go_on(3600)
-    assert bench.core.stalled == ()
+    assert bench.stalled == []
     assert bench.told == []
 
 
 async def test_a_part_that_works_and_gets_on_is_alive(bench: Bench) -> None:
     bench.progress.step()
     await bench.go_on(20 * BOUND, each=bench.progress.step)
-    assert bench.core.stalled == ()
+    assert bench.stalled == []
 
 
 async def test_a_part_that_stands_still_is_named_with_figures_and_all_stacks(bench: Bench) -> None:
     bench.progress.step()
     await bench.go_on(BOUND)
-    assert bench.core.stalled == ()
+    assert bench.stalled == []
     with capture_logs() as log:
         await bench.go_on(2 * bench.judge.period_seconds)
-    assert bench.core.stalled == ("journal",)
+    assert bench.stalled == ["journal"]
     [named] = [entry for entry in log if entry["event"] == "a part of the daemon stands still"]
     assert (named["part"], named["outcome"]) == ("journal", "given_up")
     assert BOUND < named["still_seconds"] <= BOUND + 2 * bench.judge.period_seconds
@@ -148,7 +159,7 @@ async def test_it_is_named_once_and_forgiven_when_it_gets_on(bench: Bench) -> No
         await bench.go_on(2 * BOUND)
         bench.progress.rest()
         await bench.go_on(BOUND)
-    assert bench.core.stalled == ()
+    assert bench.stalled == []
     own = [entry["event"] for entry in log if "a part of the daemon" in entry["event"]]
     assert own == ["a part of the daemon stands still", "a part of the daemon gets on again"]
     assert bench.judge.fields()["parts"]["journal"]["stalls"] == 1
@@ -157,16 +168,16 @@ async def test_it_is_named_once_and_forgiven_when_it_gets_on(bench: Bench) -> No
 async def test_a_step_that_is_known_to_be_long_has_more_time(bench: Bench) -> None:
     bench.progress.step(allowance=200.0)
     await bench.go_on(200.0 + BOUND)
-    assert bench.core.stalled == ()
+    assert bench.stalled == []
     await bench.go_on(2 * bench.judge.period_seconds)
-    assert bench.core.stalled == ("journal",)
+    assert bench.stalled == ["journal"]
 
 
 async def test_work_that_nobody_begins_is_a_part_that_stands_still(bench: Bench) -> None:
     await bench.go_on(BOUND)
     bench.progress.expect()
     await bench.go_on(BOUND + 2 * bench.judge.period_seconds)
-    assert bench.core.stalled == ("journal",)
+    assert bench.stalled == ["journal"]
 
 
 async def test_a_process_that_slept_as_a_whole_is_not_blamed(bench: Bench) -> None:
@@ -175,7 +186,7 @@ async def test_a_process_that_slept_as_a_whole_is_not_blamed(bench: Bench) -> No
         await bench.go_on(bench.judge.period_seconds)
         bench.now += 86_400  # SIGSTOP, a frozen cgroup
     await bench.go_on(bench.judge.period_seconds)
-    assert bench.core.stalled == ()
+    assert bench.stalled == []
 
 
 async def test_watchdog_is_fed_in_time_and_only_while_all_get_on(bench: Bench) -> None:
@@ -243,11 +254,21 @@ async def test_who_can_be_replaced_is_but_not_for_ever(bench: Bench) -> None:
     await bench.go_on(MOST_REBUILDS * (BOUND + 3 * bench.judge.period_seconds))
     assert len(made) == 1 + MOST_REBUILDS
     assert [event.data["outcome"] for event in bench.told] == ["rebuilt"] * MOST_REBUILDS
-    assert bench.core.stalled == ()
+    assert bench.stalled == []
     await bench.go_on(2 * BOUND)
     assert len(made) == 1 + MOST_REBUILDS
     assert bench.told[-1].data["outcome"] == "given_up"
-    assert bench.core.stalled == ("mqtt",)
+    assert bench.stalled == ["mqtt"]
+
+
+async def test_an_engine_that_its_supervisor_finds_hung_is_told_and_costs_no_feed(bench: Bench) -> None:
+    bench.judge.engine_hangs(16.04)
+    await bench.go_on(bench.judge.period_seconds)
+    [event] = bench.told
+    assert event.data == {"part": "engine", "still_seconds": 16.0, "outcome": "restarted"}
+    engine = bench.judge.fields()["parts"]["engine"]
+    assert (engine["state"], engine["stalls"]) == ("ok", 1)
+    assert "WATCHDOG=1" in bench.heard()
 
 
 async def test_status_is_told_in_one_line_when_it_changes(bench: Bench) -> None:
@@ -294,5 +315,5 @@ async def test_an_event_loop_that_is_held_is_seen_from_outside(alone: Bench) -> 
     assert alone.exits[0] == STANDS_STILL
     await asyncio.sleep(0)
     alone.judge.step()
-    assert alone.core.stalled == ()
+    assert alone.stalled == []
     assert [event.data["part"] for event in alone.told] == ["event_loop"]
