@@ -57,6 +57,7 @@ ok    socket   {sound.socket}, mode 0660
 ok    daemon   {edged.__version__}, ready, up 1 h 2 min
 ok    engine   ready, llama-cpp-python 0.3.36
 ok    model    smollm2-135m-instruct-q4_1, 4 × 2048 tokens
+ok    needs    engine 220.0 MB by the estimate, 210.0 MB measured; 1.50 GB available
 ok    mqtt     mqtt://broker.lan:1883 connected, MQTT 5
 ok    pool     kitchen, joined
 ok    journal  0.2 MB of 16.8 MB
@@ -190,6 +191,27 @@ def test_a_daemon_that_does_not_answer_rightly(edgectl: Run, sound: SmallDaemon)
         ),
         ("engine", {"notes": ["a", "b"]}, [("engine", "warn", "a"), ("engine", "warn", "b")]),
         (
+            "engine",
+            {"state": "low_memory"},
+            [("engine", "fail", "the engine is low memory: the log says why")],
+        ),
+        (
+            "memory",
+            {"engine_bytes": 255_000_000},
+            [
+                (
+                    "needs",
+                    "warn",
+                    "engine 220.0 MB by the estimate, 255.0 MB measured; 1.50 GB available",
+                )
+            ],
+        ),
+        (
+            "memory",
+            {"engine_bytes": None, "available_bytes": 219_000_000},
+            [("needs", "warn", "engine 220.0 MB by the estimate, not in memory; 219.0 MB available")],
+        ),
+        (
             "mqtt",
             {"state": "connecting", "pool": None},
             [("mqtt", "warn", "mqtt://broker.lan:1883: connecting")],
@@ -265,6 +287,14 @@ def test_each_part_is_judged(
     # What doctor finds amiss, status warns of; the version and the socket it leaves alone.
     warnings = edgectl("status").stderr.decode().splitlines()
     assert warnings == [f"warning: {says}" for name, _, says in found if name != "version"]
+
+
+def test_what_is_kept_of_prefixes_is_reckoned_with(edgectl: Run, sound: SmallDaemon) -> None:
+    sound.status["engine"]["prefix_cache"] = {"bytes": 50_000_000}
+    sound.status["memory"]["engine_bytes"] = 300_000_000
+
+    says = "engine 220.0 MB by the estimate and 50.0 MB of prefixes, 300.0 MB measured; 1.50 GB available"
+    assert f"ok    needs    {says}\n" in edgectl("doctor").stdout.decode()
 
 
 def test_messages_that_were_dropped(edgectl: Run, sound: SmallDaemon) -> None:
