@@ -167,8 +167,7 @@ def _without_temperature(
     """Return what is done blindly: little with a failed sensor, without one all that firmware bears."""
     failed = state.trust.fault is not None
     effort = min(ceiling, 0.0 if hot else SAFE_EFFORT if failed else 1.0)
-    budget = effort * threads_of.power(threads_of.fastest(plant.speeds))
-    threads = threads_of.fastest(speeds) if effort >= 1 else threads_of.best(speeds, budget)
+    threads = threads_of.best(speeds, effort * threads_of.power(threads_of.fastest(plant.speeds)))
     decision = replace(state.decision, threads=threads, state="distrusting" if failed else "unmeasured")
     state = replace(state, decision=decision, integral=0.0, celsius=None, steady=effort, hot_since=None)
     return _with_effort(state, plant, effort, refuse=False)
