@@ -101,6 +101,17 @@ async def test_orders_hold_for_later_processes_too() -> None:
             engine.restart()
 
 
+async def test_speeds_are_measured_once_for_a_model() -> None:
+    async with running("serves") as engine:
+        assert engine.speeds is None
+        await engine.prepare(None, "until it is ready")
+        assert engine.speeds == (engine.supervisor.pid,), "the fake one measures its process"
+        before = engine.speeds
+        engine.restart()
+        await engine.prepare(None, "until it is ready again")
+        assert engine.speeds == before != (engine.supervisor.pid,)
+
+
 async def test_childs_lines_come_through_the_log_by_level() -> None:
     structlog.reset_defaults()
     with capture_logs() as logs:
