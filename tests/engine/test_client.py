@@ -103,7 +103,6 @@ async def test_orders_hold_for_later_processes_too() -> None:
 
 async def test_speeds_are_measured_once_for_a_model() -> None:
     async with running("serves") as engine:
-        assert engine.speeds is None
         await engine.prepare(None, "until it is ready")
         assert engine.speeds == (engine.supervisor.pid,), "the fake one measures its process"
         before = engine.speeds

@@ -88,14 +88,6 @@ def test_what_is_hot_rests_and_the_engine_hears_of_it(device: Device) -> None:
     assert device.tuned[-1] == (4, 4, 1.0), "the end of it is always told"
 
 
-def test_who_is_at_the_edge_does_not_tell_it_by_turns(device: Device) -> None:
-    device.warm(66)
-    for _ in range(60):
-        device.run(2, 66.5)
-        device.run(1, 64.0)
-    assert len([data for type, data in device.told if type == "thermal"]) <= 1
-
-
 def test_small_changes_are_kept_from_the_engine(device: Device) -> None:
     device.warm(74)
     device.run(60, 74.0)
