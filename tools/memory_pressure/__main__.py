@@ -178,10 +178,10 @@ def chart(path: Path, played: Run, seen: Seen) -> None:
             ),
             Panel("level: 0 ok … 3 evict", [curve("", levels)]),
             Panel(
-                "answers/s: MQTT, socket",
+                "each second",
                 [
-                    curve("MQTT", rate(at for at, _ in seen.ended.values())),
-                    curve("socket", rate(seen.answers)),
+                    curve("answers over MQTT", rate(at for at, _ in seen.ended.values())),
+                    curve("answers on the socket", rate(seen.answers)),
                     curve("refused on the socket", rate(at for at, _ in seen.refusals)),
                 ],
             ),
