@@ -286,7 +286,7 @@ def _allow_reading(ruleset_fd: int, path: Path) -> None:
 
 def _needed_by_the_interpreter() -> set[Path]:
     """Return where Python, the libraries and what they ask of the machine are."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     system = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc", "/sys", "/dev/null", "/dev/urandom")
     # `python -m` puts the working directory in front, be it somebody's home.
     entries = sys.path if sys.flags.safe_path else sys.path[1:]
