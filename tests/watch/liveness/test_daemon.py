@@ -132,7 +132,8 @@ def test_held_mqtt_thread_is_replaced_and_nothing_is_lost(
         anna.wait(lambda: anna.events("part_stalled"))
         [event] = anna.events("part_stalled")
         assert (event["part"], event["outcome"]) == ("mqtt", "rebuilt")
-        assert get(daemon, "/health/alive")[0] == 200
+        while get(daemon, "/health/alive")[0] != 200:  # the judge looks again soon; the timeout bounds it
+            pass
         assert daemon.stop() == 0
 
 
