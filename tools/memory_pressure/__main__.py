@@ -20,9 +20,9 @@ from pathlib import Path
 
 from edged.watch.memory.bounds import Bounds, Level
 from tests.brokers import Mosquitto
+from tools.curves import Curve, Panel, draw
 from tools.memory_pressure.asking import Requester, Seen, ask_for_status, ask_on_socket
 from tools.memory_pressure.machine import TOTAL, Machine
-from tools.thermal.chart import Curve, Panel, draw
 
 CONFIG = """
 device_id = "hog"

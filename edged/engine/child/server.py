@@ -127,7 +127,7 @@ class Server:
         self._duty.end()
 
     def _tell_prefixes(self, prefixes: Prefixes) -> None:
-        if prefixes != self._prefixes:
+        if prefixes is not self._prefixes:
             self._prefixes = prefixes
             self._channel.send(prefixes)
 
