@@ -190,10 +190,10 @@ class ScriptedBroker:
         self.changed = asyncio.Event()
         self._scripts = list(scripts)
         self._hears_tls = hears_tls
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> ScriptedBroker:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -201,9 +201,12 @@ class ScriptedBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
-        for task in self._tasks:
+        await asyncio.sleep(0)  # what was accepted before becomes a task
+        for task in self._connections:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        for writer in list(self._connections.values()):
+            await _hang_up(writer)
         await self._server.wait_closed()
         if kind is None and self.failures:
             raise self.failures[0]
@@ -220,22 +223,25 @@ class ScriptedBroker:
         """Return the packets of a kind that have come so far."""
         return [one for one in self.packets if one.kind == kind]
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections[asyncio.create_task(self._serve(reader, writer))] = writer
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             first = await reader.read(1)
             if first != _TLS_HELLO or self._hears_tls:
                 script = self._scripts[min(self.connections, len(self._scripts) - 1)]
                 self.connections += 1
                 await script(Peer(reader, writer, self, first))
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except Exception as error:
             self.failures.append(error)
         finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
-            self._tasks.discard(task)
+            await _hang_up(writer)
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+        await writer.wait_closed()

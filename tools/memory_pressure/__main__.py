@@ -47,10 +47,16 @@ WINDOW = 5.0  # seconds over which answers are counted
 
 
 class Run:
-    """One run; see above."""
+    """One run; see above.
+
+    Attributes:
+        memory: bytes available, each with the monotonic time.
+        asking: who asks meanwhile, without an end.
+    """
 
     def __init__(self, machine: Machine, seen: Seen) -> None:
         self.memory: list[tuple[float, int]] = []
+        self.asking: list[asyncio.Task[None]] = []
         self._machine = machine
         self._seen = seen
         self._taken = 0
@@ -104,9 +110,12 @@ class Run:
         self._machine.hog.take(size)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition, but not for ever."""
+        """Wait for a condition, but not for ever, and not if one of those who ask has failed."""
         async with asyncio.timeout(MOST_SECONDS):
-            while not condition():  # noqa: ASYNC110
+            while not condition():
+                for task in self.asking:
+                    if task.done():
+                        task.result()
                 await asyncio.sleep(0.1)
 
 
@@ -126,7 +135,7 @@ async def run(model: Path, directory: Path) -> tuple[Run, Seen]:
                 await asyncio.sleep(0.1)
             requester = Requester(broker.port, "hog", seen)
             played = Run(machine, seen)
-            asking = [
+            played.asking = [
                 asyncio.create_task(work)
                 for work in (
                     played.note(),
@@ -136,12 +145,12 @@ async def run(model: Path, directory: Path) -> tuple[Run, Seen]:
             ]
             try:
                 await played.serves()
-                asking.append(asyncio.create_task(requester.ask()))
+                played.asking.append(asyncio.create_task(requester.ask()))
                 await played.play()
-                asking.pop().cancel()
+                played.asking.pop().cancel()
                 await played.until(lambda: len(seen.ended) == len(seen.asked))
             finally:
-                for task in asking:
+                for task in played.asking:
                     task.cancel()
                 requester.end()
         finally:

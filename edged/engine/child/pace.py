@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 ALONE_FACTOR = 4
 """With no stream waiting for its next token, a longer step only costs a newcomer some of its first wait."""
+WHOLE_FACTOR = 2.5
+"""Streams may wait so many times as long for once where that reads a prompt to its end: fewer passes."""
 FEWEST_TOKENS = 8
 """Of a piece, however slow the machine is: a prompt always advances, and a pass over the weights is dear."""
 
@@ -53,11 +55,15 @@ class Pace:
         """Return what a step reads of these prompts, the first ones first.
 
         Beside streams it takes what their own step leaves of the time, but never less than that took: where
-        even streaming is slow, a prompt still gets half of the machine.
+        even streaming is slow, a prompt still gets half of the machine. It takes longer once where that reads
+        the first prompt to its end.
         """
-        budget = self._step_seconds * ALONE_FACTOR
+        budget = whole = self._step_seconds * ALONE_FACTOR
         if beside_streams:
             budget = max(self._step_seconds - self._streams_seconds, self._streams_seconds)
+            whole = max(budget, self._step_seconds * WHOLE_FACTOR - self._streams_seconds)
+        if (first := self.seconds(unread[:1])) <= whole:
+            budget = max(budget, first)
         fixed, token, cell = self._costs
         budget = min(budget, self.most_seconds) - fixed
         room = self._most_tokens
@@ -65,7 +71,7 @@ class Pace:
         pieces: list[Piece] = []
         for rest in unread:
             seconds = token + cell * rest.depth
-            piece = min(rest.tokens, room, max(fewest, int(budget / seconds)))
+            piece = min(rest.tokens, room, max(fewest, round(budget / seconds)))
             if piece <= 0:
                 break
             if not pieces:  # in equal parts: a small last one would cost a pass over the weights, too

@@ -111,8 +111,8 @@ class Streams:
         best = None
         least = found.length + WORTHWHILE_TOKENS
         for owner in self._owners():
-            if owner.cancelled or owner.computed < found.length:
-                continue  # the newcomer is ahead
+            if owner.cancelled or found.length - owner.computed >= WORTHWHILE_TOKENS:
+                continue  # the newcomer is well ahead
             length = self._meeting(owner, sequence)
             if length >= least and length > owner.computed:
                 best, least = (owner, length), length + 1

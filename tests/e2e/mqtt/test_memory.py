@@ -177,7 +177,7 @@ def test_where_evicting_does_not_help_the_daemon_ends_and_loses_nothing(
     with Requester(mosquitto) as anna:
         daemon = start(**REAL, model={"path": str(smollm2), "context": 2048})
         machine.has(2 * BOUNDS.warn)
-        anna.ask("waits", max_tokens=LONG, **ENDLESS)
+        anna.ask("waits", max_tokens=5 * LONG, **ENDLESS)  # it must not end before the daemon does
         anna.wait(lambda: any(frame["type"] == "chunk" for frame in anna.frames("waits")))
         machine.besides = BOUNDS.critical - MIB
         assert daemon.process.wait(30) == os.EX_TEMPFAIL

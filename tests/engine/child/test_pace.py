@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from edged.engine.child.pace import ALONE_FACTOR, FEWEST_TOKENS, Pace, Piece
+from edged.engine.child.pace import ALONE_FACTOR, FEWEST_TOKENS, WHOLE_FACTOR, Pace, Piece
 
 STEP, STREAMS = 0.1, 0.02
 FIXED, TOKEN, CELL = 0.006, 0.0012, 0.0000008
@@ -45,9 +45,19 @@ def test_pieces_keep_to_the_step_from_the_first_one_to_the_deepest() -> None:
 def test_pieces_keep_to_the_step_on_a_machine_that_was_guessed_wrong() -> None:
     for guess in (TOKEN / 2, TOKEN * 3):
         steps = read(pace(guess), seconds=real_seconds)
-        assert max(steps) <= (STEP - STREAMS) * 2.1
+        assert max(steps[:-1]) <= (STEP - STREAMS) * 2.1
+        assert steps[-1] <= STEP * WHOLE_FACTOR
         assert max(steps[5:-1]) <= (STEP - STREAMS) * 1.2
         assert min(steps[10:-1]) >= (STEP - STREAMS) * 0.8
+
+
+def test_a_short_prompt_is_read_in_one_step_beside_streams() -> None:
+    most = STEP * WHOLE_FACTOR - STREAMS
+    fits = int((most - FIXED) / TOKEN) - 2
+    [piece] = pace().pieces([Piece(fits, 0)], beside_streams=True)
+    assert piece.tokens == fits
+    longer = pace().pieces([Piece(fits + 9, 0)], beside_streams=True)
+    assert real_seconds(longer) <= (STEP - STREAMS) * 1.1
 
 
 def test_pieces_follow_a_machine_that_slows_down() -> None:

@@ -209,3 +209,20 @@ def test_others_do_not_lose_a_step_twice_in_a_row() -> None:
     runner.during_decode = lambda: plan.interrupt(2)
     plan.step()
     assert runner.aborted == 1
+
+
+def test_who_shares_only_a_greeting_with_what_is_idle_waits_for_who_reads_the_rest() -> None:
+    """Though the one that reads has not begun, as shorter prompts come before it."""
+    runner = FakeRunner()
+    plan = scheduler(runner)
+    system = [7, 8, 9, *[1] * 120]
+    plan.add(sequence(1, [7, 8, 9, 5], 1))
+    plan.step()
+    asked = [sequence(2, [*system, 2], 1), sequence(3, [*system, 3], 1)]
+    plan.add(sequence(4, [4] * 20, 1))
+    plan.add(asked[0])
+    plan.step()
+    plan.add(asked[1])
+    while plan.has_work:
+        plan.step()
+    assert asked[1].cached == len(system)

@@ -1,4 +1,4 @@
-"""A daemon whose thermometer is made up, and a real engine: it slows down, refuses at last, and recovers."""
+"""A daemon whose thermometer is made up, a real engine: it slows down, refuses, leaves its pool, comes back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Daemon, StartDaemon
+from tests.brokers import Mosquitto
+from tests.e2e.conftest import Daemon
 from tests.watch.memory.trees import lay
 from tests.watch.thermal.trees import FLAGS, PI4, ZONE
+
+from .conftest import WAIT_SECONDS, MqttDaemon
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +29,14 @@ class Hot:
         self._root = root
         self._celsius = 45.0
 
+    async def in_pool(self, wanted: bool) -> None:
+        """Wait until the daemon takes a share of its pool's prompts, or does not."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while (await self.daemon.get("/v1/status"))["mqtt"]["pool"]["joined"] is not wanted:
+                await asyncio.sleep(0.1)
+
     async def until(self, celsius: float, fulfilled: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Come to a temperature as a chip does, and flicker, until the status is as wanted; return it."""
+        """Come to a temperature as a chip does, and flicker, until its status is as wanted; return it."""
         flicker = 0
         while True:
             flicker = 500 - flicker
@@ -40,11 +49,11 @@ class Hot:
 
 
 @pytest.fixture
-def hot(start_daemon: StartDaemon, tiny_model: Path, tmp_path: Path) -> Hot:
+def hot(mqtt_daemon: MqttDaemon, mosquitto: Mosquitto, tmp_path: Path) -> Hot:
     root = lay(tmp_path / "root", PI4, {FLAGS: "0\n", f"{ZONE}/temp": "45000\n"})
     (root / "proc/meminfo").symlink_to("/proc/meminfo")
     environ = {"EDGED_TEST_PROGRAM": "tests.e2e.rooted", "EDGED_TEST_ROOT": str(root)}
-    daemon = start_daemon(tiny_model, environ=environ)
+    daemon = mqtt_daemon(mosquitto, environ=environ, mqtt={"pool": "house", "url": mosquitto.url})
     daemon.wait_ready()
     return Hot(daemon, root)
 
@@ -52,6 +61,7 @@ def hot(start_daemon: StartDaemon, tiny_model: Path, tmp_path: Path) -> Hot:
 async def test_a_daemon_that_gets_too_hot_slows_down_then_refuses_and_comes_back(hot: Hot) -> None:
     daemon = hot.daemon
     await hot.until(45.0, lambda heat: heat["state"] == "cool")
+    await hot.in_pool(True)
 
     heat = await hot.until(77.0, lambda heat: heat["duty"] < 0.1)
     assert heat["state"] == "governing"
@@ -65,9 +75,11 @@ async def test_a_daemon_that_gets_too_hot_slows_down_then_refuses_and_comes_back
         assert (refusal.status, error["code"]) == (503, "too_hot")
         assert refusal.headers["Retry-After"] == "60"
         assert "81" in error["message"]
+    await hot.in_pool(False)
 
     await hot.until(60.0, lambda heat: heat["state"] in ("cool", "governing"))
     status, _ = await daemon.post("/v1/chat/completions", ASK)
     assert status == 200
+    await hot.in_pool(True)
     told = [event["state"] for event in daemon.events if event.get("type") == "thermal"]
     assert told[:2] == ["governing", "too_hot"]
