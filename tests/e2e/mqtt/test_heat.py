@@ -1,4 +1,4 @@
-"""A daemon whose thermometer is made up, a real engine: it slows down, refuses, leaves its pool, comes back."""
+"""A daemon whose thermometer is made up: it slows down, refuses, leaves its pool, and comes back."""
 
 from __future__ import annotations
 
