@@ -13,10 +13,10 @@ import pytest
 from edged import protocol
 from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http.openai_errors import http_error
-from edged.frontends.mqtt.presence import ALARMS
 from edged.frontends.mqtt.topics import Topics
 from edged.protocol import Frame, Message, Request, Timings, Usage
 from edged.settings.mqtt import Command
+from edged.telemetry.alarms import TYPES as ALARMS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
@@ -90,6 +90,7 @@ def test_every_topic_is_documented_with_its_direction() -> None:
         topics.status,
         topics.info,
         topics.health,
+        topics.telemetry("<part>"),
         topics.last_answer,
         topics.event("<type>"),
         topics.alarm("<type>"),

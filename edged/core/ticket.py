@@ -151,6 +151,11 @@ class Ticket:
         """Return how many tokens the answer has."""
         return len(self.generation.produced) if self.generation else 0
 
+    @property
+    def tokens_held(self) -> int:
+        """Return how many tokens of prompt and answer the engine holds for it while it runs."""
+        return self._read + self.completion_tokens
+
     # --- for frontends ---
 
     async def next_frame(self) -> Frame:
