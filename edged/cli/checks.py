@@ -13,6 +13,10 @@ State = Literal["ok", "warn", "fail"]
 _NEARLY_FULL = 0.8
 _LOG = "journalctl -u edged says more"
 _NO_MODEL = "edgectl model list has the models, edgectl model fetch NAME gets one"
+_DOWN = ("restarting", "failed", "low_memory")
+_MOST_OF_ESTIMATE = 1.1
+_SHARED_BYTES = 12 << 20  # of programs that other processes use, too: resident memory counts them
+_SMALLER = "a smaller model, model.context or model.sequences; or end other programs"
 _MQTT_WAITS = ("connecting", "waiting_for_time")
 
 
@@ -34,7 +38,7 @@ class Check(NamedTuple):
 
 def checks(status: Fields) -> Iterator[Check]:
     """Judge every part of /v1/status that can be amiss."""
-    for part in (_daemon, _engine, _model, _notes, _mqtt, _pool, _journal, _clock):
+    for part in (_daemon, _engine, _model, _needs, _notes, _mqtt, _pool, _journal, _clock):
         yield from part(status)
 
 
@@ -47,16 +51,21 @@ def _daemon(status: Fields) -> Iterator[Check]:
     elif phase == "ready":
         up = duration(status["uptime_seconds"])
         yield Check("daemon", "ok", f"{status['version']}, ready, up {up}")
-    elif status["engine"]["state"] not in ("restarting", "failed"):
+    elif status["engine"]["state"] not in _DOWN:
         yield Check("daemon", "warn", phase, "wait, and look again")
 
 
 def _engine(status: Fields) -> Iterator[Check]:
     engine = status["engine"]
     state, restarts = engine["state"], engine["restarts"]
-    sound = state not in ("restarting", "failed")
+    sound = state not in _DOWN
     if not sound and not status["reason"]:
-        yield Check("engine", "fail", f"the engine is {state}: the log says why", "journalctl -u edged")
+        yield Check(
+            "engine",
+            "fail",
+            f"the engine is {state.replace('_', ' ')}: the log says why",
+            "journalctl -u edged",
+        )
     if deaths := engine["deaths"]:
         yield _deaths(deaths, engine["next_try_seconds"], "fail" if state == "failed" else "warn")
     elif restarts:
@@ -95,6 +104,30 @@ def _model(status: Fields) -> Iterator[Check]:
         yield Check("model", "ok", f"{model['name']}, {model['sequences']} × {model['context']} tokens")
 
 
+def _needs(status: Fields) -> Iterator[Check]:
+    """Judge the estimate of the engine's memory: by what is measured, and before that by what there is."""
+    estimate = status["memory"]["engine_estimate"]
+    if estimate is None:
+        return
+    measured, available = status["memory"]["engine_bytes"], status["memory"]["available_bytes"]
+    needed = estimate["anonymous_bytes"] + estimate["file_bytes"]
+    says = f"engine {size(needed)} by the estimate"
+    if measured is None:
+        says += f", not in memory; {size(available)} available"
+        fits = needed <= available
+        yield Check("needs", "ok", says) if fits else Check("needs", "warn", says, _SMALLER)
+        return
+    if prefixes := (status["engine"].get("prefix_cache") or {}).get("bytes"):
+        says += f" and {size(prefixes)} of prefixes"
+        needed += prefixes
+    says += f", {size(measured)} measured; {size(available)} available"
+    if measured > _MOST_OF_ESTIMATE * needed + _SHARED_BYTES:
+        remedy = "that is more than edged reckoned with: report it, with `edgectl status --json`"
+        yield Check("needs", "warn", says, remedy)
+    else:
+        yield Check("needs", "ok", says)
+
+
 def _notes(status: Fields) -> Iterator[Check]:
     for note in status["engine"]["notes"]:
         yield Check("engine", "warn", note, "edgectl config show has the values")
@@ -109,9 +142,8 @@ def _mqtt(status: Fields) -> Iterator[Check]:
     if problem:
         grave: State = "warn" if state == "connected" else "fail"
         since = f" (for {duration(problem['since_seconds'])})"
-        yield Check(
-            "mqtt", grave, f"{url}: {problem['message']}{since}", problem["remedy"] or "check mqtt.url"
-        )
+        says = problem["message"] if url in problem["message"] else f"{url}: {problem['message']}"
+        yield Check("mqtt", grave, f"{says}{since}", problem["remedy"] or "check mqtt.url")
     elif state == "connected":
         yield Check("mqtt", "ok", f"{url} connected, MQTT {mqtt['protocol']}")
     else:

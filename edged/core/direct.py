@@ -41,6 +41,7 @@ class Direct:
         self._admission = admission
         self._outcomes = outcomes
         self._works: set[asyncio.Task[Any]] = set()
+        self._ending = stopping()  # what those are told that are ended
 
     @property
     def in_hand(self) -> int:
@@ -111,8 +112,9 @@ class Direct:
         if self._works:
             await asyncio.wait(self._works)
 
-    def stop(self) -> None:
-        """Tell those that still wait that edged is stopping."""
+    def stop(self, error: EdgedError) -> None:
+        """Refuse those that still wait."""
+        self._ending = error
         for work in self._works:
             work.cancel()
 
@@ -144,7 +146,7 @@ class Direct:
         try:
             await asyncio.wait([task])
             if task.cancelled():
-                raise stopping()
+                raise self._ending.with_traceback(None)
             return task.result()
         finally:
             task.cancel()

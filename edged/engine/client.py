@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edged.engine.embeddings import Embedding
 from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Load, Message, Prefixes, Prepare, Prepared, Ready, Trim, Tune
-from edged.engine.supervision.process import COMMAND
+from edged.engine.supervision.process import COMMAND, Death
 from edged.engine.supervision.supervisor import State, Supervisor
 from edged.engine.texts import Texts
 from edged.engine.work import Work
@@ -19,7 +21,7 @@ from edged.errors import EdgedError, ErrorCode
 if TYPE_CHECKING:
     from edged.engine.plan import EnginePlan
 
-MOST_PAUSE_MILLISECONDS = 5000
+LEAST_DUTY = 0.01  # of the time, that an engine computes which is told to rest
 
 
 class Engine:
@@ -53,12 +55,13 @@ class Engine:
         self.context = self.n_tokens = 0
         self.prefixes: Prefixes | None = None
         self.on_change: Callable[[], None] = lambda: None
+        self._speeds: dict[str, tuple[float, ...]] = {}  # by the plan's key
         self._orders: dict[type[Message], Message] = {}  # that outlive the process
-        self._held = False  # nothing new is to be begun
+        self._held = 0  # how many want nothing new begun
         self._trial: asyncio.Future[None] | None = None  # whether the plan that is tried out serves
         self.supervisor = Supervisor(
             plan=self._make_plan,
-            on_illegal_instruction=self._on_illegal_instruction,
+            learn=self._learn,
             listener=self,
             stall_seconds=stall_seconds,
             command=command,
@@ -76,6 +79,16 @@ class Engine:
     def is_ready(self) -> bool:
         """Say whether the engine serves now, and begins what is new."""
         return self._serving() is not None and not self._held
+
+    @property
+    def speeds(self) -> tuple[float, ...] | None:
+        """Return the tokens a second with 1, 2, … threads of the model that is planned; None: not measured."""
+        return self._speeds.get(self.plan.key) if self.plan is not None else None
+
+    @property
+    def used_at(self) -> float:
+        """Return by the monotonic clock when it was asked or answered last, or became ready."""
+        return self._work.used_at
 
     async def run(self) -> None:
         """Keep the engine alive until cancelled."""
@@ -126,19 +139,29 @@ class Engine:
 
     # --- for who governs the machine's means ---
 
-    def tune(self, threads: int, threads_batch: int, pause_milliseconds: int) -> None:
-        """Have so many threads used from the next step on, and rest so long between steps.
+    def tune(self, threads: int, threads_batch: int, duty: float) -> None:
+        """Have so many threads used from the next step on, for this share of the time; it rests between steps.
 
         It holds until it is called again, for later processes, too.
 
         Args:
             threads: for answers.
             threads_batch: for prompts.
-            pause_milliseconds: at most `MOST_PAUSE_MILLISECONDS`; a new request ends no pause.
+            duty: `LEAST_DUTY` to 1; a new request ends no rest.
         """
-        pause_milliseconds = min(pause_milliseconds, MOST_PAUSE_MILLISECONDS)
-        self.supervisor.patience.pause_seconds = pause_milliseconds / 1000
-        self._order(Tune(threads, threads_batch, pause_milliseconds))
+        duty = min(1.0, max(LEAST_DUTY, duty))
+        self.supervisor.patience.duty = duty
+        self._order(Tune(threads, threads_batch, duty))
+
+    def evict(self, reason: str) -> None:
+        """End the process and let nothing start one until `admit`; what is only tried out has failed."""
+        self._fail_trial(EdgedError(ErrorCode.LOW_MEMORY, f"there is no memory for a model: {reason}"))
+        self.supervisor.forbid(reason)
+        self.on_change()
+
+    def admit(self) -> None:
+        """Let the engine be started again after `evict`."""
+        self.supervisor.allow()
 
     def trim(self, prefix_bytes: int) -> None:
         """Have states kept for later prompts take no more than so many bytes, and freed memory given back.
@@ -153,22 +176,22 @@ class Engine:
         """Have the model loaded again if it was unloaded."""
         self.supervisor.wake()
 
-    def unload(self) -> None:
+    def unload(self, reason: str = "unloaded by command") -> None:
         """End the process, so that its memory is free, until something is asked or `wake` is called."""
-        self.supervisor.unload("unloaded by command")
+        self.supervisor.unload(reason)
 
-    def restart(self) -> None:
+    def restart(self, reason: str = "restarted by command") -> None:
         """Start a new process in place of the one that runs; what ran there goes on where it was."""
-        self.supervisor.restart("restarted by command")
+        self.supervisor.restart(reason)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Begin nothing new within the context: it waits, and what runs can come to its end."""
-        self._held = True
+        self._held += 1
         try:
             yield
         finally:
-            self._held = False
+            self._held -= 1
             self.on_change()
 
     async def try_plan(self, trying: contextlib.AbstractContextManager[None]) -> None:
@@ -205,6 +228,8 @@ class Engine:
         assert self.plan is not None
         self.ready = ready
         self.context, self.n_tokens = ready.context, ready.n_tokens
+        if ready.speeds:
+            self._speeds[self.plan.key] = tuple(ready.speeds)
         for order in self._orders.values():
             self.supervisor.send(order)
         self._work.begin(ready, self.plan.key)
@@ -225,12 +250,13 @@ class Engine:
         self.on_change()
 
     def on_failed(self, error: EdgedError) -> None:
-        """Refuse everything: waiting would not help, unless a model is only tried out."""
+        """Refuse everything where waiting would not help, unless a model is only tried out."""
         self.ready = self.prefixes = None
         if self._trial is not None:
             self._fail_trial(error)
             return
-        self._work.fail(error)
+        if error.code is not ErrorCode.LOW_MEMORY:
+            self._work.fail(error)
         self.on_change()
 
     def is_waiting(self) -> bool:
@@ -249,11 +275,16 @@ class Engine:
 
     def _make_plan(self) -> Load:
         self.plan = self._planner()
-        return self.plan.load
+        return replace(self.plan.load, measures=self.plan.key not in self._speeds)
 
-    def _on_illegal_instruction(self) -> bool:
+    def _learn(self, death: Death) -> bool:
+        """Remember what an engine died of; say whether the next plan is without it."""
         assert self.plan is not None
-        return self.plan.remember_repack_fault()
+        if death.signal == signal.SIGILL and self.plan.load.repack:
+            return self.plan.remember_repack_fault()
+        if death.is_for_memory:
+            self.plan.remember_oom()
+        return death.is_for_memory
 
     def _order(self, order: Message) -> None:
         self._orders[type(order)] = order

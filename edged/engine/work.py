@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -25,6 +26,7 @@ class Work:
 
     Attributes:
         generations: the answers among it.
+        used_at: by the monotonic clock, when it was asked or answered last, or became ready.
 
     Args:
         supervisor: of the engine's process.
@@ -35,6 +37,7 @@ class Work:
         self._supervisor = supervisor
         self._serving = serving
         self._numbers = itertools.count(1)
+        self.used_at = time.monotonic()
         self._key = ""  # the model's that was served last
         self._questions = Questions(supervisor.send, most_deaths=MOST_DEATHS)
         self._embeddings = Embeddings(supervisor.send, most_deaths=MOST_DEATHS)
@@ -72,6 +75,7 @@ class Work:
 
     def take(self, message: Message, ready: Ready | None) -> None:
         """Hand the engine's word to whom it concerns; the ended are nobody's concern."""
+        self.used_at = time.monotonic()
         match message:
             case Step():
                 self.generations.take(message)
@@ -96,6 +100,7 @@ class Work:
             ready: what the engine said of itself.
             key: tells its model from others.
         """
+        self.used_at = time.monotonic()
         self._questions.begin()
         before, self._key = self._key, key
         if before not in ("", key):
@@ -124,6 +129,7 @@ class Work:
         self.generations.fail(error)
 
     def _expect_answer(self) -> None:
+        self.used_at = time.monotonic()
         self._supervisor.wake()
         if not self.at_engine:
             self._supervisor.expect_answer()

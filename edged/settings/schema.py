@@ -92,6 +92,12 @@ class EngineTable(Table):
         description="Memory that the engine may take; none: by what is available.",
         examples=[600_000_000],
     )
+    idle_unload_seconds: Annotated[float, Field(ge=1, le=MAX_SECONDS)] | None = Field(
+        None,
+        description="After so long without requests the model leaves memory, and the next request waits for "
+        "it; none: it stays.",
+        examples=[3600],
+    )
 
 
 class LimitsTable(Table):

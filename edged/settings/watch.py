@@ -13,10 +13,20 @@ Left = Annotated[int, Field(ge=2**20, le=2**40)] | Auto
 
 
 class LivenessTable(Table):
-    """When a process counts as dead."""
+    """When a part that has something to do, and does not get on, counts as dead."""
 
     engine_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         15, description="An engine that is silent this long is killed and started again."
+    )
+    daemon_seconds: Annotated[float, Field(ge=3, le=3600)] = Field(
+        30,
+        description="The connection with the broker is made anew when its thread stands still this long; the "
+        "daemon is given up when its event loop does.",
+    )
+    journal_seconds: Annotated[float, Field(ge=3, le=3600)] = Field(
+        120,
+        description="The daemon is given up when one write to the journal takes longer; a card may need many "
+        "seconds.",
     )
 
 

@@ -13,7 +13,6 @@ NOTED_SECONDS = 600.0
 """An alarm whose cause is noted rather than measured ends when it has not been noted for so long."""
 
 _TOO_HOT_ABOVE_TARGET = 5.0  # degrees: the governor keeps the target, so it has failed by then
-_TOO_HOT_WITHOUT_TARGET = 80.0
 _COOLED_BY = 5.0
 _LEAST_DISK_RATIO, _ENOUGH_DISK_RATIO = 0.05, 0.08
 
@@ -47,7 +46,7 @@ def _too_hot(snapshot: Snapshot) -> bool | None:
     celsius, target = snapshot.thermal.celsius, snapshot.thermal.target_celsius
     if celsius is None:
         return None
-    limit = target + _TOO_HOT_ABOVE_TARGET if target is not None else _TOO_HOT_WITHOUT_TARGET
+    limit = target + _TOO_HOT_ABOVE_TARGET
     return _beyond(celsius, limit, limit - _COOLED_BY)
 
 
@@ -95,7 +94,7 @@ RULES = (
     ),
     Rule(
         "too_hot",
-        "the processor has been 5 °C above `target_celsius` (at 80 °C where there is none) for the hold time",
+        "the processor has been 5 °C above `target_celsius` for the hold time",
         "5 °C below that for the hold time",
         _too_hot,
     ),
@@ -169,11 +168,13 @@ class Alarms:
             del self._noted[type]
             self._turn(type, False)
 
-    def note(self, type: str) -> None:
-        """Raise an alarm that is not measured, or note that its cause is still there."""
+    def note(self, type: str) -> bool:
+        """Raise an alarm that is not measured, or note its cause once more; say whether it is new."""
         self._noted[type] = self._clock()
-        if type not in self._raised:
+        is_new = type not in self._raised
+        if is_new:
             self._turn(type, True)
+        return is_new
 
     def _turn(self, type: str, is_raised: bool) -> None:
         self._turning.pop(type, None)

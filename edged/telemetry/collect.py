@@ -54,11 +54,11 @@ class ThermalSource(Protocol):
         """What the sensors said last."""
 
     @property
-    def decision(self) -> Decision | None:
-        """What is in force; None: nothing is governed."""
+    def decision(self) -> Decision:
+        """What is in force."""
 
     @property
-    def target(self) -> float | None:
+    def target(self) -> float:
         """Degrees Celsius that are not passed."""
 
 
@@ -137,8 +137,8 @@ class Collector:
             capped_since_boot="capped" in seen if flags else None,
             throttled_since_boot="throttled" in seen if flags else None,
             soft_limit_since_boot="soft_limit" in seen if flags else None,
-            duty_ratio=round(decision.duty, 3) if decision else None,
-            threads=decision.threads if decision else None,
+            duty_ratio=round(decision.duty, 3),
+            threads=decision.threads,
         )
 
     def _power(self) -> Power:
@@ -228,8 +228,8 @@ class Collector:
         decision, state = self._thermal.decision, self._memory.state
         return Watch(
             memory_level=cast(MemoryLevel, state.level.label) if state.reading else None,
-            thermal_state=decision.state if decision else None,
-            thermometer_fault=decision.fault if decision else None,
+            thermal_state=decision.state,
+            thermometer_fault=decision.fault,
             alarms=self._alarms(),
         )
 

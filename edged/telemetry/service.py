@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -75,5 +75,4 @@ class Telemetry:
             await asyncio.to_thread(self.history.write)
 
     def _tell(self, type: str, is_raised: bool) -> None:
-        facts: dict[str, Any] = {"raised": is_raised}
-        self._core.events.emit(type, **facts)
+        self._core.events.emit("alarm", alarm=type, raised=is_raised)

@@ -106,7 +106,7 @@ class Thermal:
     """
 
     celsius: float | None
-    target_celsius: float | None
+    target_celsius: float
     zone_celsius: Mapping[str, float] = field(metadata={"label": "zone"})
     fan_rpm: int | None
     processor_hertz: float | None
@@ -116,8 +116,8 @@ class Thermal:
     capped_since_boot: bool | None
     throttled_since_boot: bool | None
     soft_limit_since_boot: bool | None
-    duty_ratio: float | None
-    threads: int | None
+    duty_ratio: float
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +280,7 @@ class Watch:
     """
 
     memory_level: MemoryLevel | None
-    thermal_state: ThermalState | None
+    thermal_state: ThermalState
     thermometer_fault: Fault | None
     alarms: tuple[str, ...]
 

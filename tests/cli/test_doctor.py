@@ -57,6 +57,7 @@ ok    socket   {sound.socket}, mode 0660
 ok    daemon   {edged.__version__}, ready, up 1 h 2 min
 ok    engine   ready, llama-cpp-python 0.3.36
 ok    model    smollm2-135m-instruct-q4_1, 4 × 2048 tokens
+ok    needs    engine 220.0 MB by the estimate, 210.0 MB measured; 1.50 GB available
 ok    mqtt     mqtt://broker.lan:1883 connected, MQTT 5
 ok    pool     kitchen, joined
 ok    journal  0.2 MB of 16.8 MB
@@ -87,6 +88,14 @@ def test_what_is_amiss_has_its_remedy_below(edgectl: Run, sound: SmallDaemon) ->
 fail  mqtt     mqtt://broker.lan:1883: not authorised␛ (for 1 min 15 s)
                → give mqtt.username
 """ in result.stdout.decode()
+
+
+def test_a_problem_that_names_the_broker_names_it_once(edgectl: Run, sound: SmallDaemon) -> None:
+    says = "what listens at mqtt://broker.lan:1883 speaks TLS"
+    problem = {"message": says, "remedy": "write mqtts:// in mqtt.url", "since_seconds": 75}
+    sound.status["mqtt"] |= {"state": "backing_off", "problem": problem, "protocol": None, "pool": None}
+
+    assert amiss(edgectl("doctor", "--json")) == [("mqtt", "fail", f"{says} (for 1 min 15 s)")]
 
 
 def test_warnings_alone_are_no_failure(edgectl: Run, sound: SmallDaemon) -> None:
@@ -182,6 +191,27 @@ def test_a_daemon_that_does_not_answer_rightly(edgectl: Run, sound: SmallDaemon)
         ),
         ("engine", {"notes": ["a", "b"]}, [("engine", "warn", "a"), ("engine", "warn", "b")]),
         (
+            "engine",
+            {"state": "low_memory"},
+            [("engine", "fail", "the engine is low memory: the log says why")],
+        ),
+        (
+            "memory",
+            {"engine_bytes": 255_000_000},
+            [
+                (
+                    "needs",
+                    "warn",
+                    "engine 220.0 MB by the estimate, 255.0 MB measured; 1.50 GB available",
+                )
+            ],
+        ),
+        (
+            "memory",
+            {"engine_bytes": None, "available_bytes": 219_000_000},
+            [("needs", "warn", "engine 220.0 MB by the estimate, not in memory; 219.0 MB available")],
+        ),
+        (
             "mqtt",
             {"state": "connecting", "pool": None},
             [("mqtt", "warn", "mqtt://broker.lan:1883: connecting")],
@@ -259,6 +289,14 @@ def test_each_part_is_judged(
     assert warnings == [f"warning: {says}" for name, _, says in found if name != "version"]
 
 
+def test_what_is_kept_of_prefixes_is_reckoned_with(edgectl: Run, sound: SmallDaemon) -> None:
+    sound.status["engine"]["prefix_cache"] = {"bytes": 50_000_000}
+    sound.status["memory"]["engine_bytes"] = 300_000_000
+
+    says = "engine 220.0 MB by the estimate and 50.0 MB of prefixes, 300.0 MB measured; 1.50 GB available"
+    assert f"ok    needs    {says}\n" in edgectl("doctor").stdout.decode()
+
+
 def test_messages_that_were_dropped(edgectl: Run, sound: SmallDaemon) -> None:
     sound.status["mqtt"]["counters"]["dropped"] = 12
 
@@ -285,6 +323,15 @@ def test_a_configuration_with_faults(edgectl: Run, sound: SmallDaemon, tmp_path:
     faults = amiss(result)
     assert [(name, state) for name, state, _ in faults] == [("config", "fail")] * 2
     assert "limits.queue?" in faults[0][2] + faults[1][2]
+
+
+def test_a_configuration_that_names_files_that_are_not_there(
+    edgectl: Run, sound: SmallDaemon, tmp_path: Path
+) -> None:
+    result = edgectl("doctor", "--json", EDGED_MODEL__PATH=str(tmp_path / "none.gguf"))
+
+    says = f"model.path = {tmp_path}/none.gguf: there is no such file"
+    assert amiss(result) == [("config", "fail", says)]
 
 
 def test_a_credential_that_the_service_alone_has_is_no_failure(

@@ -13,12 +13,12 @@ from edged.core import Core
 from edged.engine.client import Engine
 from edged.settings import Settings
 from edged.telemetry.collect import Collector
-from edged.telemetry.heat import Thermometer
 from edged.telemetry.snapshot import Snapshot
 from edged.watch.memory.policy import MemoryState
 from edged.watch.memory.sensors import MemorySensors
 from edged.watch.thermal.governor import Decision
 from edged.watch.thermal.reading import ThermalReading
+from edged.watch.thermal.sensors import ThermalSensors
 from tests.core.conftest import FakeEngine
 from tests.watch.memory.trees import lay
 
@@ -38,8 +38,8 @@ class FakeHeat:
     """The watch over heat, as it is told of."""
 
     reading: ThermalReading = field(default_factory=ThermalReading)
-    decision: Decision | None = None
-    target: float | None = None
+    decision: Decision = field(default_factory=lambda: Decision(2, 4, 1.0, state="unmeasured"))
+    target: float = 75.0
 
 
 class MakeSnapshot(Protocol):
@@ -68,7 +68,9 @@ def make_snapshot(core: Core, tmp_path: Path) -> MakeSnapshot:
         root = lay(tmp_path / "root", *trees)
         root.mkdir(exist_ok=True)
         memory = FakeMemory(MemoryState(reading=MemorySensors(root).read(engine_pid)))
-        collector = Collector(core, memory=memory, thermal=Thermometer(root), alarms=tuple, root=root)
+        collector = Collector(
+            core, memory=memory, thermal=FakeHeat(ThermalSensors(root).read()), alarms=tuple, root=root
+        )
         return collector.snapshot()
 
     return make

@@ -34,13 +34,18 @@ from tests.watch.thermal.trees import FLAGS, PI4, PI5, zone
 def test_without_any_sensor_what_is_not_known_is_null(snapshot: Snapshot) -> None:
     thermal = nested(snapshot.thermal)
     assert thermal.pop("zone_celsius") == {}
+    assert [thermal.pop(name) for name in ("target_celsius", "duty_ratio", "threads")] == [75.0, 1.0, 2]
     assert set(thermal.values()) == {None}
     assert set(nested(snapshot.power).values()) == {None}
     memory = nested(snapshot.memory)
     assert (memory.pop("kv_cells"), memory.pop("kv_cells_used")) == (100, 0)
     assert set(memory.values()) == {None}
     assert snapshot.versions.board is None
-    assert (snapshot.mqtt, snapshot.watch.memory_level, snapshot.watch.thermal_state) == (None, None, None)
+    assert (snapshot.mqtt, snapshot.watch.memory_level, snapshot.watch.thermal_state) == (
+        None,
+        None,
+        "unmeasured",
+    )
 
 
 def test_every_field_that_may_not_be_null_is_there(snapshot: Snapshot) -> None:

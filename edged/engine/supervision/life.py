@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from edged.engine.messages import Decoder, Heartbeat, Load, Message, ProtocolError, Ready, encode
+from edged.engine.messages import Heartbeat, Load, Message, ProtocolError, Ready, encode
 from edged.engine.supervision.childlog import ChildLog
 from edged.engine.supervision.hang import log_stacks
+from edged.engine.supervision.link import Link
 from edged.engine.supervision.oom import oom_kills
 from edged.engine.supervision.patience import Patience
 from edged.engine.supervision.process import Death, child_environment
@@ -28,12 +29,20 @@ class Life:
     Args:
         patience: how long it may be silent.
         is_owing: says whether an answer of the process's is due.
+        on_hang: told how many seconds it has been silent, when that is too long.
         command: its program.
     """
 
-    def __init__(self, patience: Patience, is_owing: Callable[[], bool], command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        patience: Patience,
+        is_owing: Callable[[], bool],
+        on_hang: Callable[[float], None],
+        command: Sequence[str],
+    ) -> None:
         self._patience = patience
         self._is_owing = is_owing
+        self._on_hang = on_hang
         self._command = command
         self._verdict: str | None = None
         self._is_over = False
@@ -53,7 +62,7 @@ class Life:
         self._kills_before = oom_kills()
         ours, its = socket.socketpair()
         with its:
-            self._reader, self._writer = await asyncio.open_connection(sock=ours)
+            _, self._link = await asyncio.get_running_loop().create_connection(Link, sock=ours)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self._command,
@@ -67,7 +76,7 @@ class Life:
                     limit=1 << 20,
                 )
             except BaseException:
-                self._writer.close()
+                self._link.transport.close()
                 raise
         self._process = process
         if self._is_over:  # it was ended while it was being made
@@ -77,11 +86,11 @@ class Life:
         self._written = ChildLog(process.stderr)
         self._logging = asyncio.create_task(self._written.run(), name="engine log")
         self._watching = asyncio.create_task(self._watch(process), name="engine watch")
-        self._writer.write(encode(load))
+        self._link.transport.write(encode(load))
 
     def send(self, message: Message) -> None:
         """Send a message; it is lost if the process is about to end."""
-        self._writer.write(encode(message))
+        self._link.transport.write(encode(message))
 
     def kill(self) -> None:
         """End the process at once, or as soon as there is one."""
@@ -90,24 +99,27 @@ class Life:
             self._process.kill()
 
     async def listen(self, take: Callable[[Message], None]) -> None:
-        """Hand the process's messages on until it closes its end."""
-        decoder = Decoder()
-        while True:
-            try:
-                data = await self._reader.read(1 << 16)
-                messages = decoder.feed(data)
-            except (ConnectionError, ProtocolError) as error:
-                self._verdict = f"its messages could not be read: {error}"
-                return
-            if not data:
-                return
+        """Hand the process's messages on until it closes its end.
+
+        Raises:
+            Exception: what `take` raised.
+        """
+
+        def hear(messages: Sequence[Message]) -> None:
+            owing = self._is_owing()
             for message in messages:
-                owing = self._is_owing()
                 if isinstance(message, Ready):
                     self._patience.loaded()
                 elif not (owing and isinstance(message, Heartbeat)):  # who rests has forgotten what it owes
                     self._patience.heard(owing=owing)
                 take(message)
+
+        self._link.begin(hear)
+        match await self._link.closed:
+            case ConnectionError() | ProtocolError() as error:
+                self._verdict = f"its messages could not be read: {error}"
+            case Exception() as error:
+                raise error
 
     async def wind_down(self) -> None:
         """Wait for the end of a process that has closed its end, and for its last words; not for long."""
@@ -120,7 +132,7 @@ class Life:
     async def end(self) -> Death:
         """Kill the process if it still runs, and say how it ended."""
         assert self._process is not None
-        self._writer.close()
+        self._link.transport.close()
         self.kill()
         code = await self._process.wait()
         self._watching.cancel()
@@ -136,6 +148,7 @@ class Life:
         self._verdict = f"it gave no sign of life for {silent:.1f} s"
         _log.error("the engine hangs", pid=process.pid, silent_seconds=round(silent, 1))
         try:
+            self._on_hang(silent)
             await log_stacks(process, self._written)
         finally:
             self.kill()

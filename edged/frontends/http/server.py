@@ -167,6 +167,7 @@ class HttpFrontend:
             ("GET", "/metrics", self._figures.metrics),
             ("POST", "/v1/cmd/{name}", commands.run),
             ("GET", "/health", status.health),
+            ("GET", "/health/alive", status.alive),
         ):
             route(method, path, handler, expect_handler=body.later)
         return application

@@ -42,6 +42,7 @@ class MqttFrontend:
         self, *, core: Core, commands: Commands, telemetry: Telemetry, settings: Settings, clock: Clock
     ) -> None:
         self._core = core
+        self._telemetry = telemetry
         self._settings = settings
         self._clock = clock
         self._topics = topics = Topics(settings.mqtt.root, settings.device_id)
@@ -59,7 +60,7 @@ class MqttFrontend:
             will=lambda session: self._presence.will(session),
             on_connected=self._connected,
             on_message=self._arrived,
-            on_duplicate=lambda: telemetry.alarms.note(DUPLICATE_ID),
+            on_duplicate=self._duplicate,
             clock=clock,
         )
         self._outbox = Outbox(
@@ -95,6 +96,11 @@ class MqttFrontend:
         core.durable.journal.on_drop = self._outbox.drop
         core.events.listeners.append(self._outbox.tell)
         core.status_parts["mqtt"] = self.status
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """The connections with the broker, each with a thread of its own."""
+        return {"mqtt": self._link} | ({"mqtt_pool": self._pool.link} if self._pool is not None else {})
 
     def start(self) -> None:
         """Go on with what an earlier daemon left, and connect; returns at once, broker or no broker."""
@@ -190,6 +196,11 @@ class MqttFrontend:
         self._presence.connected()
         self._reporter.connected()
         self._outbox.connected()
+
+    def _duplicate(self) -> None:
+        """Tell of another device of this id."""
+        if self._telemetry.alarms.note(DUPLICATE_ID):
+            self._core.events.emit("duplicate_id")
 
     def _arrived(self, message: Message) -> None:
         """Hand a message to who deals with it."""

@@ -126,7 +126,7 @@ class Presence:
         connection = self._link.connection
         if connection is None:
             return None
-        return self._status("offline", "stopped", connection.session, "edged was stopped")
+        return self._status("offline", "stopped", connection.session, self._core.last_words)
 
     def _refresh_status(self, now: float) -> None:
         connection = self._link.connection

@@ -57,6 +57,15 @@ def test_pieces_follow_a_machine_that_slows_down() -> None:
     assert max(steps[8:]) <= (STEP - STREAMS) * 1.2
 
 
+def test_pieces_keep_to_the_longest_step_of_an_engine_that_has_to_rest() -> None:
+    """Even where a few tokens take longer, and nobody waits beside."""
+    slow = 0.08
+    plan = Pace(step_seconds=1.0, most_tokens=512, token_seconds=slow)
+    plan.most_seconds = 0.5
+    steps = read(plan, length=200, beside=False, seconds=lambda pieces: slow * (1 + pieces[0].tokens))
+    assert max(steps) <= 0.5 * 1.2
+
+
 def test_steps_that_are_held_up_now_and_then_change_little() -> None:
     plan, chance = pace(), random.Random(1)
     held_up = read(plan, seconds=lambda p: real_seconds(p) * (20 if chance.random() < 0.1 else 1))
@@ -74,9 +83,19 @@ def test_many_short_prompts_do_not_spoil_what_was_learnt_of_depth() -> None:
 
 
 def test_alone_a_prompt_may_take_longer_steps() -> None:
-    [alone] = pace().pieces([Piece(3000, 0)], beside_streams=False)
-    [beside] = pace(streams_seconds=1e-6).pieces([Piece(3000, 0)], beside_streams=True)
+    [alone] = pace().pieces([Piece(30_000, 0)], beside_streams=False)
+    [beside] = pace(streams_seconds=1e-6).pieces([Piece(30_000, 0)], beside_streams=True)
     assert ALONE_FACTOR * beside.tokens <= alone.tokens <= 5 * beside.tokens
+
+
+def test_no_small_piece_is_left_at_the_end() -> None:
+    plan, left, read = pace(), 400, []
+    while left:
+        [piece] = plan.pieces([Piece(left, 0)], beside_streams=False)
+        read.append(piece.tokens)
+        left -= piece.tokens
+    assert len(read) > 1
+    assert max(read) - min(read) <= 1
 
 
 def test_reading_gets_half_of_the_time_where_even_streaming_takes_the_whole_step() -> None:
@@ -106,4 +125,4 @@ def test_time_that_was_too_short_to_measure_does_no_harm() -> None:
     for _ in range(10_000):
         plan.learn([Piece(8, 0)], 0.0)
         plan.learn([], 0.0)
-    assert plan.pieces([Piece(3000, 0)], beside_streams=True) == [Piece(512, 0)]
+    assert plan.pieces([Piece(3072, 0)], beside_streams=True) == [Piece(512, 0)]
