@@ -4,7 +4,8 @@
 
 It starts a mosquitto and the real daemon with default settings, waits until both rest, and measures for so
 many seconds: the share of a core that daemon and engine use, the bytes between daemon and broker with TCP/IP
-headers (every packet on the loopback is looked at, which wants root), and what was written to the state directory.
+headers (every packet on the loopback is looked at, which wants root), and what was written to the state
+directory.
 Run it on a machine that does nothing else; a whole number of minutes is a whole number of intervals.
 """
 
