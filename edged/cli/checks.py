@@ -13,6 +13,7 @@ State = Literal["ok", "warn", "fail"]
 _NEARLY_FULL = 0.8
 _LOG = "journalctl -u edged says more"
 _NO_MODEL = "edgectl model list has the models, edgectl model fetch NAME gets one"
+_PART_REMEDIES = {"journal": "see to the card: dmesg; edged ends itself and is started again"}
 _DOWN = ("restarting", "failed", "low_memory")
 _MOST_OF_ESTIMATE = 1.1
 _SHARED_BYTES = 12 << 20  # of programs that other processes use, too: resident memory counts them
@@ -38,7 +39,7 @@ class Check(NamedTuple):
 
 def checks(status: Fields) -> Iterator[Check]:
     """Judge every part of /v1/status that can be amiss."""
-    for part in (_daemon, _engine, _model, _needs, _notes, _mqtt, _pool, _journal, _clock):
+    for part in (_daemon, _parts, _engine, _model, _needs, _notes, _mqtt, _pool, _journal, _clock):
         yield from part(status)
 
 
@@ -53,6 +54,16 @@ def _daemon(status: Fields) -> Iterator[Check]:
         yield Check("daemon", "ok", f"{status['version']}, ready, up {up}")
     elif status["engine"]["state"] not in _DOWN:
         yield Check("daemon", "warn", phase, "wait, and look again")
+
+
+def _parts(status: Fields) -> Iterator[Check]:
+    for name, part in (status.get("liveness") or {"parts": {}})["parts"].items():
+        if part["state"] == "stalled":
+            says = f"{name} stands still, for {part['still_seconds']:.0f} s by now"
+            yield Check(name, "fail", says, _PART_REMEDIES.get(name, f"the log has its stack: {_LOG}"))
+        elif part["stalls"] and name != "engine":  # whose restarts are told
+            says = f"{name} stood still {_times(part['stalls'])} and was helped on"
+            yield Check(name, "warn", says, f"the log has its stack: {_LOG}")
 
 
 def _engine(status: Fields) -> Iterator[Check]:

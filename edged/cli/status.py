@@ -32,6 +32,7 @@ def run(args: Namespace) -> Exit:
             ("mqtt", _mqtt(status.get("mqtt"))),
             *_journal(status.get("journal")),
             *_clock(status.get("clock")),
+            *_parts(status.get("liveness")),
         ]
     )
     sys.stdout.flush()
@@ -140,6 +141,20 @@ def _clock(clock: Fields | None) -> list[tuple[str, str]]:
     if clock is None:
         return []
     return [("clock", f"{clock['time']}, {'' if clock['clock_synchronised'] else 'not '}synchronised")]
+
+
+def _parts(liveness: Fields | None) -> list[tuple[str, str]]:
+    """Return how the parts get on, where one does not."""
+    parts = liveness["parts"] if liveness else {}
+    if all(part["state"] == "ok" for part in parts.values()):
+        return []
+    told = [
+        f"{name} still for {part['still_seconds']:.0f} of {part['bound_seconds']:.0f} s"
+        if part["still_seconds"]
+        else f"{name} gets on"
+        for name, part in parts.items()
+    ]
+    return [("parts", ", ".join(told))]
 
 
 def _threads(count: int) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from edged.engine.messages import Heartbeat, Load, Message, ProtocolError, Ready, encode
+from edged.engine.messages import Heartbeat, Load, Message, Ready
 from edged.engine.supervision.childlog import ChildLog
 from edged.engine.supervision.hang import log_stacks
 from edged.engine.supervision.link import Link
 from edged.engine.supervision.oom import oom_kills
 from edged.engine.supervision.patience import Patience
 from edged.engine.supervision.process import Death, child_environment
+from edged.engine.wire import ProtocolError, encode
 
 _log = structlog.get_logger(__name__)
 

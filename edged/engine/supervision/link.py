@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from edged.engine.messages import Decoder, Message
+from edged.engine.messages import Message
+from edged.engine.wire import Decoder
 
 
 class Link(asyncio.Protocol):

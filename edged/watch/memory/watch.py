@@ -117,7 +117,7 @@ class MemoryWatch:
 
     def fields(self) -> dict[str, Any]:
         """Return what status tells."""
-        found = figures(self.state)
+        found = {"level": self.level.label} | figures(self.state)
         if self.engine_proportional_bytes is not None:
             found["engine_proportional_bytes"] = self.engine_proportional_bytes
         if self.level > Level.OK:
@@ -128,8 +128,8 @@ class MemoryWatch:
         """Ask for what each level wants that lies between the last and this one."""
         if self.level == before:
             return
-        facts_told = {"before": before.label, "reason": reason(self.state)} | figures(self.state)
-        self._actions.tell("memory_level", facts_told)
+        told = {"now": self.level.label, "before": before.label, "reason": reason(self.state)}
+        self._actions.tell("memory_level", told | figures(self.state))
         for level in Level:
             if before < level <= self.level:
                 self._enter(level, facts, now)

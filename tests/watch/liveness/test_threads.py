@@ -73,6 +73,7 @@ async def test_journal_rests_and_a_flush_that_does_not_end_is_seen(
     accepted = asyncio.create_task(journal.accept(RecordKey("mqtt", "anna", "1"), b"h" * 16, b"question"))
     await asyncio.to_thread(gate.came.wait, WAIT_SECONDS)
     steps = progress.steps
+    assert progress.owes
     journal.forget(99)  # more work does not hide it
     assert progress.owes
     assert progress.steps == steps

@@ -212,7 +212,8 @@ def test_under_voltage_lowers_the_threads_and_they_come_back() -> None:
     assert [threads for threads, *_ in found][:3] == [4, 2, 2]
     assert found[-1][:2] == (2, 2)
     assert decisions(PLANT, fine, *[weak] * 12)[-1][:2] == (1, 1)
-    assert decisions(PLANT, fine, weak, *[fine] * 400)[-1][:2] == (4, 4)
+    later = [ThermalReading(40.0 + second % 2, Flags()) for second in range(400)]
+    assert decisions(PLANT, fine, weak, *later)[-1][:2] == (4, 4)
 
 
 def test_reading_prompts_takes_no_more_power_than_is_allowed() -> None:
