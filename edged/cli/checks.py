@@ -39,7 +39,8 @@ class Check(NamedTuple):
 
 def checks(status: Fields) -> Iterator[Check]:
     """Judge every part of /v1/status that can be amiss."""
-    for part in (_daemon, _parts, _engine, _model, _needs, _notes, _mqtt, _pool, _journal, _clock):
+    own = (_daemon, _parts, _engine, _model, _needs, _notes)
+    for part in (*own, _memory, _heat, _mqtt, _pool, _journal, _clock):
         yield from part(status)
 
 
@@ -142,6 +143,34 @@ def _needs(status: Fields) -> Iterator[Check]:
 def _notes(status: Fields) -> Iterator[Check]:
     for note in status["engine"]["notes"]:
         yield Check("engine", "warn", note, "edgectl config show has the values")
+
+
+def _memory(status: Fields) -> Iterator[Check]:
+    memory = (status.get("watch") or {}).get("memory")
+    if memory is None:
+        return
+    by = f"watched by {', '.join(memory['sources'])}"
+    if memory["level"] == "ok":
+        yield Check("memory", "ok", f"enough, {by}")
+        return
+    says = f"memory is short, level {memory['level']}: {memory['reason']}; {by}"
+    remedy = "end other programs, or take a smaller model, model.context or model.sequences"
+    yield Check("memory", "warn", says, remedy)
+
+
+def _heat(status: Fields) -> Iterator[Check]:
+    heat = (status.get("watch") or {}).get("thermal")
+    if heat is None:
+        return
+    match heat["state"]:
+        case "too_hot":
+            says = f"too hot, new requests are refused: {heat['reason']}"
+            yield Check("governor", "warn", says, "cool the board: a fan, a heat sink, more air")
+        case "distrusting":
+            remedy = "it is believed again when it has made sense for a while; dmesg may say more"
+            yield Check("governor", "warn", heat["reason"], remedy)
+        case "governing":
+            yield Check("governor", "ok", f"holds computing back: {heat['reason']}")
 
 
 def _mqtt(status: Fields) -> Iterator[Check]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Run, SmallDaemon, Terminal
 
 
+HEAT = {"celsius": 80.1, "target_celsius": 75.0, "threads": 2, "duty": 0.03}
+
+
 @pytest.fixture
 def sound(daemon: SmallDaemon) -> SmallDaemon:
     """A daemon of edgectl's own version on a socket that not everybody may use."""
@@ -268,6 +271,23 @@ def test_a_daemon_that_does_not_answer_rightly(edgectl: Run, sound: SmallDaemon)
             {"bytes": 15_000_000},
             [("journal", "warn", "the journal is nearly full: 15.0 MB of 16.8 MB")],
         ),
+        (
+            None,
+            {"watch": {"thermal": {**HEAT, "state": "too_hot", "reason": "80.1 °C, the target is 75 °C"}}},
+            [
+                (
+                    "governor",
+                    "warn",
+                    "too hot, new requests are refused: 80.1 °C, the target is 75 °C",
+                )
+            ],
+        ),
+        (
+            None,
+            {"watch": {"thermal": {**HEAT, "state": "distrusting", "reason": "it jumps"}}},
+            [("governor", "warn", "it jumps")],
+        ),
+        (None, {"watch": {"thermal": {**HEAT, "state": "governing", "reason": "warm"}}}, []),
         (
             "journal",
             {"outbox_bytes": 4_000_000},

@@ -17,6 +17,7 @@ from edged.engine.supervision.link import Link
 from edged.engine.supervision.oom import oom_kills
 from edged.engine.supervision.patience import Patience
 from edged.engine.supervision.process import Death, child_environment
+from edged.engine.supervision.starving import CoreWaits
 from edged.engine.wire import ProtocolError, encode
 
 _log = structlog.get_logger(__name__)
@@ -142,9 +143,10 @@ class Life:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Kill a process that has been silent for too long, once the log has what it was at."""
-        silent = None
+        silent, waits = None, CoreWaits(process.pid)
         while silent is None:
             await asyncio.sleep(min(1.0, self._patience.stall_seconds / 4))
+            self._patience.excuse(waits.more())
             silent = self._patience.exceeded(owing=self._is_owing())
         self._verdict = f"it gave no sign of life for {silent:.1f} s"
         _log.error("the engine hangs", pid=process.pid, silent_seconds=round(silent, 1))
