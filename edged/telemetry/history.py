@@ -130,7 +130,9 @@ class History:
         A row is a time in seconds since 1970, whether that is known to be right, and the values of the
         columns, null where they were not known. A page beyond the last is empty.
         """
-        records = sorted({record.serial: record for record in (*self._stored(), *self._waiting)}.values())
+        # Those that wait are looked at first: what is written meanwhile is found in the file.
+        found = {record.serial: record for record in (*list(self._waiting), *self._stored())}
+        records = [found[serial] for serial in sorted(found)]
         records = records[-self._slots :]
         last = len(records) - (number - 1) * ROWS_OF_A_PAGE
         now = self._clock.now()

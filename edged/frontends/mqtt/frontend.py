@@ -80,7 +80,7 @@ class MqttFrontend:
         self._operators = Operators(core=core, commands=commands, link=link, topics=topics, table=self._table)
         self._presence = Presence(core=core, link=link, topics=topics, clock=clock, table=self._table)
         self._reporter = Reporter(
-            telemetry=telemetry, link=link, topics=topics, settings=lambda: self._settings
+            telemetry=telemetry, link=link, topics=topics, clock=clock, settings=lambda: self._settings
         )
         self._pool: Pool | None = None
         if settings.mqtt.pool:

@@ -17,6 +17,7 @@ from edged.telemetry.alarms import TYPES
 from edged.telemetry.fields import flat, nested
 
 if TYPE_CHECKING:
+    from edged.clock import Clock
     from edged.frontends.mqtt.link import Link
     from edged.frontends.mqtt.topics import Topics
     from edged.settings import Settings
@@ -37,6 +38,7 @@ class Reporter:
         telemetry: tells it.
         link: the connection with the broker.
         topics: this device's.
+        clock: for time stamps.
         settings: as they are now.
     """
 
@@ -46,11 +48,13 @@ class Reporter:
         telemetry: Telemetry,
         link: Link,
         topics: Topics,
+        clock: Clock,
         settings: Callable[[], Settings],
     ) -> None:
         self._telemetry = telemetry
         self._link = link
         self._topics = topics
+        self._clock = clock
         self._settings = settings
         self._due_at = 0.0
         telemetry.alarms.listeners.append(self._alarm_turned)
@@ -71,30 +75,30 @@ class Reporter:
 
     def report(self) -> None:
         """Publish the figures of this moment; raises nothing."""
-        if self._link.connection is None:
-            return
         interval = self._settings().telemetry.interval_seconds
         self._due_at = time.monotonic() + interval
-        try:
-            snapshot = self._telemetry.snapshot()
-        except Exception:
-            # Figures of the system may be out of reach: they are told when they are not.
-            _log.exception("the telemetry could not be told")
+        if self._link.connection is None or (snapshot := self._look()) is None:
             return
         self._publish(self._topics.health, self._health(snapshot), retain=True)
         for part in PARTS:
-            fields = {**_head(snapshot), **flat(getattr(snapshot, part))}
+            fields = {**self._head(), **flat(getattr(snapshot, part))}
             self._publish(self._topics.telemetry(part), fields, qos=0, lifetime=2.0 * interval)
 
     def announce(self) -> None:
-        """Tell Home Assistant what there is, where that is wanted."""
-        if self._link.connection is not None and self._settings().telemetry.homeassistant:
-            snapshot = self._telemetry.snapshot()
-            self._publish(
-                homeassistant.topic(self._topics.device_id),
-                homeassistant.discovery(self._topics, snapshot, self._settings().telemetry.interval_seconds),
-                retain=True,
-            )
+        """Tell Home Assistant what there is, where that is wanted; raises nothing."""
+        table = self._settings().telemetry
+        if self._link.connection is None or not table.homeassistant or (snapshot := self._look()) is None:
+            return
+        fields = homeassistant.discovery(self._topics, snapshot, table.interval_seconds)
+        self._publish(homeassistant.topic(self._topics.device_id), fields, retain=True)
+
+    def _look(self) -> Snapshot | None:
+        try:
+            return self._telemetry.snapshot()
+        except Exception:
+            # Figures of the system may be out of reach: they are told when they are not.
+            _log.exception("the telemetry could not be told")
+            return None
 
     def _alarm_turned(self, type: str, is_raised: bool) -> None:
         if self._link.connection is not None:  # otherwise it is told with the others when there is one
@@ -102,8 +106,7 @@ class Reporter:
             self.report()  # health names the alarms
 
     def _tell_alarm(self, type: str, *, is_raised: bool) -> None:
-        snapshot = self._telemetry.snapshot()
-        fields = {**_head(snapshot), "type": type} if is_raised else None
+        fields = {**self._head(), "type": type} if is_raised else None
         self._publish(self._topics.alarm(type), fields, retain=True)
 
     def _publish(self, topic: str, fields: dict[str, Any] | None, **more: Any) -> None:
@@ -112,7 +115,7 @@ class Reporter:
 
     def _health(self, snapshot: Snapshot) -> dict[str, Any]:
         return {
-            **_head(snapshot),
+            **self._head(),
             "phase": snapshot.phase,
             "uptime_seconds": snapshot.uptime_seconds,
             "requests": nested(snapshot.inference.requests),
@@ -121,11 +124,5 @@ class Reporter:
             "watch": nested(snapshot.watch),
         }
 
-
-def _head(snapshot: Snapshot) -> dict[str, Any]:
-    return {
-        "v": PROTOCOL_VERSION,
-        "device_id": snapshot.device_id,
-        "time": snapshot.time,
-        "clock_synchronised": snapshot.clock_synchronised,
-    }
+    def _head(self) -> dict[str, Any]:
+        return {"v": PROTOCOL_VERSION, "device_id": self._topics.device_id, **self._clock.fields()}

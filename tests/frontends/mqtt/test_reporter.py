@@ -50,6 +50,7 @@ class Device:
             telemetry=cast(Telemetry, self.telemetry),
             link=cast(Link, bench.line),
             topics=Topics("edged", "d"),
+            clock=bench.core.clock,
             settings=lambda: self.core.settings,
         )
 
@@ -122,6 +123,8 @@ async def test_figures_out_of_reach_end_nothing(device: Device) -> None:
     device.connect()
     device.telemetry.fails = True
     device.reporter.report()
+    device.telemetry.alarms.note(DUPLICATE_ID)
+    assert len(device.said(f"alarm/{DUPLICATE_ID}")) == 1  # an alarm is told all the same
     device.telemetry.fails = False
     device.reporter.report()
     assert len(device.said("health")) == 2
