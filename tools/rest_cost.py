@@ -12,7 +12,6 @@ Run it on a machine that does nothing else; a whole number of minutes is a whole
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import socket
 import statistics
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.brokers import Mosquitto
 from tests.e2e.conftest import Daemon
 
-SETTLE_SECONDS = 90.0  # by then the journal has put away what the start wrote
+SETTLE_SECONDS = 180.0  # by then the journal has put away what the start wrote
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
 ETHERNET_BYTES = 14
@@ -102,13 +101,15 @@ def measure(model: Path, seconds: float) -> Cost:
             pids = (daemon.process.pid, engine)
             busy = sum(map(processor_seconds, pids))
             wrote, sent, packets = written(daemon.process.pid), wire.bytes, wire.packets
-            files = changes(daemon.directory)
+            files, logged = changes(daemon.directory), len(daemon.events)
             time.sleep(seconds)
             minutes = seconds / 60
             after = changes(daemon.directory)
             for path, at in after.items():
                 if files.get(path) != at:
                     print(f"written to: {Path(path).relative_to(daemon.directory)}", file=sys.stderr)
+            for event in daemon.events[logged:]:
+                print(f"meanwhile: {event}", file=sys.stderr)
             return Cost(
                 (sum(map(processor_seconds, pids)) - busy) / seconds * 100,
                 (wire.bytes - sent) / minutes,
@@ -117,7 +118,6 @@ def measure(model: Path, seconds: float) -> Cost:
                 sum(files.get(path) != at for path, at in after.items()) / minutes,
             )
         finally:
-            print(json.dumps(asyncio.run(daemon.get("/v1/status"))["phase"]), file=sys.stderr)
             daemon.stop()
             broker.stop()
 
