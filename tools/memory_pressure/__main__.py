@@ -39,9 +39,9 @@ per_client = 1000
 url = "{url}"
 """
 MB = 1_000_000
-STEP, STEP_SECONDS = 30 * MB, 5.0
-EDGE_SECONDS = 12.0
-CALM_SECONDS = 12.0
+STEP, STEP_SECONDS = 15 * MB, 3.0
+EDGE_SECONDS = 10.0
+CALM_SECONDS = 10.0
 MOST_SECONDS = 240.0  # for what is waited for
 WINDOW = 5.0  # seconds over which answers are counted
 
@@ -61,6 +61,11 @@ class Run:
         return str(self._seen.status[-1][2]["watch"]["memory"]["level"]) if self._seen.status else ""
 
     @property
+    def mqtt(self) -> str:
+        """Return the state of the connection with the broker as the status told it last."""
+        return str(self._seen.status[-1][2]["mqtt"]["state"]) if self._seen.status else ""
+
+    @property
     def engine(self) -> str:
         """Return the engine's state as the status told it last."""
         return str(self._seen.status[-1][2]["engine"]["state"]) if self._seen.status else ""
@@ -71,10 +76,13 @@ class Run:
             self.memory.append((time.monotonic(), self._machine.available))
             await asyncio.sleep(0.05)
 
+    async def serves(self) -> None:
+        """Wait until all is well."""
+        await self.until(lambda: (self.engine, self.level, self.mqtt) == ("ready", "ok", "connected"))
+
     async def play(self) -> None:
         """Take memory and give it back."""
         edge = Bounds.of(TOTAL).evict
-        await self._until(lambda: self.engine == "ready" and self.level == "ok")
         await asyncio.sleep(CALM_SECONDS)
         while self.engine != "low_memory":  # step by step
             self._take(self._taken + STEP)
@@ -82,20 +90,21 @@ class Run:
         await asyncio.sleep(EDGE_SECONDS)
         await self._recover()
         self._take(self._machine.available - edge + 10 * MB)  # at once
-        await self._until(lambda: self.engine == "low_memory")
+        await self.until(lambda: self.engine == "low_memory")
         await asyncio.sleep(EDGE_SECONDS)
         await self._recover()
 
     async def _recover(self) -> None:
         self._take(0)
-        await self._until(lambda: self.engine == "ready" and self.level == "ok")
+        await self.serves()
         await asyncio.sleep(CALM_SECONDS)
 
     def _take(self, size: int) -> None:
         self._taken = size
         self._machine.hog.take(size)
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition, but not for ever."""
         async with asyncio.timeout(MOST_SECONDS):
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
@@ -123,13 +132,14 @@ async def run(model: Path, directory: Path) -> tuple[Run, Seen]:
                     played.note(),
                     ask_for_status(socket, seen),
                     ask_on_socket(socket, seen),
-                    requester.ask(),
                 )
             ]
             try:
+                await played.serves()
+                asking.append(asyncio.create_task(requester.ask()))
                 await played.play()
-                asking[3].cancel()
-                await played._until(lambda: len(seen.ended) == len(seen.asked))
+                asking.pop().cancel()
+                await played.until(lambda: len(seen.ended) == len(seen.asked))
             finally:
                 for task in asking:
                     task.cancel()
@@ -168,10 +178,10 @@ def chart(path: Path, played: Run, seen: Seen) -> None:
             ),
             Panel("level: 0 ok … 3 evict", [curve("", levels)]),
             Panel(
-                "answers/s: MQTT, socket",
+                "each second",
                 [
-                    curve("MQTT", rate(at for at, _ in seen.ended.values())),
-                    curve("socket", rate(seen.answers)),
+                    curve("answers over MQTT", rate(at for at, _ in seen.ended.values())),
+                    curve("answers on the socket", rate(seen.answers)),
                     curve("refused on the socket", rate(at for at, _ in seen.refusals)),
                 ],
             ),

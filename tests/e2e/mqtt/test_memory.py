@@ -25,8 +25,9 @@ pytestmark = pytest.mark.slow
 TOTAL = 906 * MIB
 BOUNDS = Bounds.of(TOTAL)
 AMPLE = 700 * MIB
-LONG = 800
+LONG = 120
 PERIOD_SECONDS = 0.02
+REAL: dict[str, Any] = {"engine": {"deterministic": False, "threads": 2, "threads_batch": 2}}
 ENDLESS: dict[str, Any] = {"logit_bias": {"2": -100}}  # the end of an answer is not drawn
 
 
@@ -78,11 +79,11 @@ class Machine:
             self._look()
 
     def _look(self) -> None:
-        available = 0
-        with contextlib.suppress(OSError):  # the daemon is ending
-            available = max(0, self.left - sum(self._engine("RssAnon")))
+        taken = 0
+        with contextlib.suppress(OSError):  # the daemon has ended
+            taken = sum(self._engine("RssAnon"))
         new = self.root / "new"
-        (text,) = meminfo(TOTAL >> 10, available >> 10).values()
+        (text,) = meminfo(TOTAL >> 10, max(0, self.left - taken) >> 10).values()
         new.write_text(text)
         new.replace(self.root / "proc/meminfo")
 
@@ -190,7 +191,8 @@ def test_at_once_while_answers_run(
 ) -> None:
     """Who listens on the socket is told at once; the prompt from MQTT goes on where it was."""
     with Requester(mosquitto) as anna:
-        daemon = start(model={"path": str(smollm2), "context": 2048})
+        daemon = start(**REAL, model={"path": str(smollm2), "context": 2048})
+        machine.has(2 * BOUNDS.warn)  # so that it looks often
         anna.ask("goes-on", max_tokens=LONG, **ENDLESS)
         anna.wait(lambda: any(frame["type"] == "chunk" for frame in anna.frames("goes-on")))
 
@@ -214,7 +216,8 @@ def test_where_evicting_does_not_help_the_daemon_ends_and_loses_nothing(
     machine: Machine, start: Start, mosquitto: Mosquitto, smollm2: Path
 ) -> None:
     with Requester(mosquitto) as anna:
-        daemon = start(model={"path": str(smollm2), "context": 2048})
+        daemon = start(**REAL, model={"path": str(smollm2), "context": 2048})
+        machine.has(2 * BOUNDS.warn)
         anna.ask("waits", max_tokens=LONG, **ENDLESS)
         anna.wait(lambda: any(frame["type"] == "chunk" for frame in anna.frames("waits")))
         machine.left = BOUNDS.critical - MIB
@@ -223,5 +226,5 @@ def test_where_evicting_does_not_help_the_daemon_ends_and_loses_nothing(
         assert b"memory is at its end" in (anna.retained("status") or b"")
         assert levels(anna)[-1] == "critical"
         machine.left = AMPLE
-        start(directory=daemon.directory, model={"path": str(smollm2), "context": 2048})
+        start(directory=daemon.directory, **REAL, model={"path": str(smollm2), "context": 2048})
         assert anna.done("waits")["attempt"] == 2
