@@ -23,8 +23,9 @@ lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed ## write config/edged.toml and the tables of docs/configuration.md anew
+docs: $(VENV)/.installed ## write config/edged.toml, the tables of settings and telemetry, and its schema anew
 	$(BIN)/python -m tools.settings_docs
+	$(BIN)/python -m tools.telemetry_docs
 
 lock: ## write the lock files anew, with the newest versions that fit
 	set -e; uv=$$(mktemp -d); trap 'rm -rf "$$uv"' EXIT; \

@@ -12,6 +12,8 @@ from edged.cli.output import duration, size
 
 Fields = Mapping[str, Any]
 
+_CALM = ("ok", "cool", "unmeasured")
+
 
 def report(kind: str, fields: Fields) -> str | None:
     """Return a report in one line; None if the kind is none of a report, or nothing of it is known."""
@@ -51,19 +53,19 @@ def _health(fields: Fields) -> Iterator[str]:
     phase, up = _text(fields, "phase"), _number(fields, "uptime_seconds")
     if phase:
         yield f"{phase}, up {duration(up)}" if up is not None else phase
-    names = ("running", "queued", "done_total", "failed_total")
+    names = ("running", "queued", "done_total", "cancelled_total")
     counts = [(name.removesuffix("_total"), _number(fields, "requests", name)) for name in names]
     if told := [f"{count:.0f} {name}" for name, count in counts if count is not None]:
         yield ", ".join(told)
-    if (speed := _number(fields, "speed", "tokens_per_second")) is not None:
-        yield f"{speed:.0f} tokens/s"
-    memory = [(name, _number(fields, "memory", f"{name}_bytes")) for name in ("engine", "available")]
-    if told := [f"{name} {size(int(count))}" for name, count in memory if count is not None]:
-        yield ", ".join(told)
-    if restarts := _number(fields, "engine_restarts"):
-        yield f"the engine was restarted {restarts:.0f} times"
-    if problem := _text(fields, "journal", "problem"):
-        yield f"journal: {problem}"
+    for name in ("memory_level", "thermal_state"):
+        word = _text(fields, "watch", name)
+        if word not in (None, *_CALM):
+            yield f"{name.partition('_')[0]} {word}"
+    alarms = _at(fields, ("watch", "alarms"))
+    if isinstance(alarms, list) and (raised := [alarm for alarm in alarms if isinstance(alarm, str)]):
+        yield f"alarms: {', '.join(raised)}"
+    if _at(fields, ("mqtt", "journal_can_write")) is False:
+        yield "the journal can't be written"
 
 
 def _alarm(fields: Fields) -> Iterator[str]:

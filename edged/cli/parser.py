@@ -17,6 +17,11 @@ from edged.cli.errors import EXIT_MEANINGS, CommandError, Exit
 
 EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_MEANINGS.items())
 
+HISTORY_FIGURES = (
+    *("temperature", "duty", "power", "memory", "engine", "load", "queue", "running", "answers", "tokens"),
+    *("speed", "first_token"),
+)
+
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Sets the help in a fixed width: argparse asks for the terminal's at every option, by a slow import."""
@@ -50,6 +55,8 @@ def build_parser() -> Parser:
     _add_ask(_add(commands, "ask", "Ask one question; the answer alone goes to stdout, as it comes."))
     _add_chat(_add(commands, "chat", "Talk with the model; the daemon keeps the conversation.", json=False))
     _add(commands, "status", "Show how the daemon, its model and its engine do.")
+    which = "Draw what the device did in the last hours: heat, memory, speed."
+    _add_history(_add(commands, "history", which))
     _add_cancel(_add(commands, "cancel", "Cancel a request of yours."))
     _add_model(_add(commands, "model", "List, examine, fetch, verify and choose models."))
     _add_config(_add(commands, "config", "Show or check the configuration."))
@@ -75,6 +82,14 @@ def number(text: str) -> float:
     """Parse a finite number."""
     value = float(text)
     if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def hours(text: str) -> float:
+    """Parse a number of hours above 0."""
+    value = number(text)
+    if value <= 0:
         raise ValueError
     return value
 
@@ -217,6 +232,14 @@ def _add_cancel(parser: Parser) -> None:
     parser.add_argument("id", type=request_id, metavar="ID", help="the id that the request was asked under")
 
 
+def _add_history(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--hours", type=hours, default=24.0, metavar="N", help="so far back (default: 24)")
+    which = "draw this; may be repeated (default: temperature, memory, tokens, speed, queue)"
+    add("--figure", action="append", choices=HISTORY_FIGURES, help=which)
+    add("--png", type=Path, metavar="FILE", help="write a picture (needs Pillow)")
+
+
 def _add_model(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
     which = "a name of the catalogue or a GGUF file (default: the configured model)"
@@ -247,7 +270,7 @@ def _add_cmd(parser: Parser) -> None:
         type=command_name,
         metavar="NAME",
         help="health_check, requests [page], cancel_all [client], model_list [page], model_use name, "
-        "model_unload, reload, log_level level, restart_engine",
+        "model_unload, reload, log_level level, restart_engine, history [page]",
     )
     add(
         "fields",

@@ -126,6 +126,25 @@ def test_the_settings_know_the_commands(house: House) -> None:
     assert set(house.commands.names) == set(Command.__args__)  # type: ignore[attr-defined]
 
 
+async def test_a_history_that_is_not_kept_is_told(house: House) -> None:
+    error = await house.refusal("history")
+    assert "telemetry.history_hours" in error.message
+
+
+async def test_pages_of_the_history(house: House) -> None:
+    commands = Commands(
+        house.core,
+        house.planner,
+        reload=dict,
+        set_log_level=house.levels.append,
+        history=lambda page: {"page": page, "rows": []},
+    )
+    assert await commands.run("history", {}) == {"page": 1, "rows": []}
+    assert (await commands.run("history", {"page": 2}))["page"] == 2
+    with pytest.raises(EdgedError, match="page"):
+        await commands.run("history", {"page": 0})
+
+
 async def test_unknown_command_is_told_the_known_ones(house: House) -> None:
     error = await house.refusal("reboot")
     assert error.code is ErrorCode.INVALID

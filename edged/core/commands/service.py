@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -21,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
-_THAT_ONLY_LOOK = frozenset({"health_check", "requests", "model_list"})
+_THAT_ONLY_LOOK = frozenset({"health_check", "requests", "model_list", "history"})
 
 
 class Commands:
@@ -36,6 +37,7 @@ class Commands:
         reload: reads the settings again; returns the keys that `changed`, those that `needs_restart`, and
             the `faults` for which the settings stay as they are.
         set_log_level: shows events of this level and above from now on.
+        history: gives a page of what was; None where none is kept.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class Commands:
         *,
         reload: Callable[[], dict[str, Any]],
         set_log_level: Callable[[Level], None],
+        history: Callable[[int], dict[str, Any]] | None = None,
     ) -> None:
         self._core = core
         self._reload_settings = reload
         self._set_log_level = set_log_level
+        self._read_history = history
         self._models = ModelCommands(core, planner)
         self._handlers: dict[str, Handler] = {
             "health_check": self._health_check,
@@ -60,6 +64,7 @@ class Commands:
             "reload": self._reload,
             "log_level": self._log_level,
             "restart_engine": self._restart_engine,
+            "history": self._history,
         }
         self.names = tuple(self._handlers)
 
@@ -132,3 +137,11 @@ class Commands:
         self._models.check_idle()
         self._core.engine.restart()
         return {"going_on": self._core.running}
+
+    async def _history(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was, minute by minute; the first page is the newest hour."""
+        check_known(fields, "page")
+        page = page_of(fields)
+        if self._read_history is None:
+            raise EdgedError(ErrorCode.NOT_ALLOWED, "no history is kept here (telemetry.history_hours = 0)")
+        return await asyncio.to_thread(self._read_history, page)

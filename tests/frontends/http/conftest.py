@@ -35,11 +35,14 @@ from edged.protocol import (
     Usage,
 )
 from edged.settings import Settings
+from edged.telemetry.snapshot import Snapshot
 from tests.openai_client import openai_client
+from tests.telemetry.made_up import snapshot as made_up_snapshot
 
 if TYPE_CHECKING:
     from edged.core import Core
     from edged.core.commands import Commands
+    from edged.telemetry.service import Telemetry
 
 WAIT_SECONDS = 20.0
 
@@ -214,6 +217,17 @@ class FakeCore:
         return {"phase": self.phase}
 
 
+class FakeTelemetry:
+    """The telemetry's interface for frontends: one snapshot, and how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def snapshot(self) -> Snapshot:
+        self.asked += 1
+        return made_up_snapshot()
+
+
 class FakeCommands:
     """The commands' interface for frontends: there are two, and they keep what they are given."""
 
@@ -303,7 +317,8 @@ def make_frontend(
 ) -> HttpFrontend:
     """Return a frontend before the fakes."""
     given = cast("Commands", commands or FakeCommands())
-    return HttpFrontend(cast("Core", core), settings, given, limits=limits)
+    telemetry = cast("Telemetry", FakeTelemetry())
+    return HttpFrontend(cast("Core", core), settings, given, telemetry, limits=limits)
 
 
 @asynccontextmanager
