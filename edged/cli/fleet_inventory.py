@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which devices are meant; what is empty selects all.
+    """Which devices are meant; what is empty selects all, and is False.
 
     Attributes:
         ids: patterns, of which one must fit the id.
@@ -55,9 +55,8 @@ class Selection:
             and (not self.states or row.state in self.states)
         )
 
-    def in_states(self, states: Iterable[State]) -> Selection:
-        """Return the same of these states."""
-        return replace(self, states=tuple(states))
+    def __bool__(self) -> bool:
+        return self != Selection()
 
 
 class Inventory:
@@ -99,8 +98,9 @@ class Inventory:
         """Return the devices that are meant as they are at a time, the worst troubles first."""
         present = (device for device in self._devices.values() if device.status or device.info)
         rows = (self._row(device, now) for device in present)
-        chosen = filter((selection or Selection()).takes, rows)
-        return sorted(chosen, key=lambda row: (row.trouble, row.device.id))
+        return sorted(
+            filter(selection.takes if selection else None, rows), key=lambda row: (row.trouble, row.device.id)
+        )
 
     def _row(self, device: Device, now: float) -> Row:
         state = device.state(now, self._interval)

@@ -66,7 +66,7 @@ def selected(args: Namespace, broker: Broker) -> list[Row]:
         CommandError: there are none, or nothing was said of which.
     """
     selection = Selection.of(args)
-    if selection == Selection() and not args.all:
+    if not selection and not args.all:
         raise CommandError(
             "no device is selected", Exit.USAGE, hint="--device, --pool, --model, --state, or --all"
         )

@@ -64,7 +64,18 @@ def test_list_shows_the_worst_first(run: Edgectl) -> None:
 
 
 def test_list_filters(run: Edgectl) -> None:
-    words = ("--device", "sim-*", "--pool", "yard", "--pool", "hall", "--model", "gemma*", "--state", "online")
+    words = (
+        "--device",
+        "sim-*",
+        "--pool",
+        "yard",
+        "--pool",
+        "hall",
+        "--model",
+        "gemma*",
+        "--state",
+        "online",
+    )
     assert set(devices(run, *words)) == {"sim-000005", "sim-000011"}
 
 

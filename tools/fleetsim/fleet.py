@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import Iterable
 
 from tools.fleetsim.device import Device
@@ -56,6 +57,15 @@ class Fleet:
         async with asyncio.TaskGroup() as starting:
             for device in self.devices if devices is None else devices:
                 starting.create_task(self._start(device))
+
+    async def all_online(self, timeout: float) -> bool:
+        """Say whether every device is connected, after so many seconds at most."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.online == len(self.devices):
+                return True
+            await asyncio.sleep(0.05)
+        return False
 
     async def stop(self) -> None:
         """End every device in order."""
