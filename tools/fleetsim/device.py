@@ -32,15 +32,17 @@ class Device:
         place: the broker.
         root: the first levels of the topics.
         interval: of telemetry, in seconds.
+        qos: of what it listens to.
     """
 
-    def __init__(self, number: int, place: Place, *, root: str, interval: float) -> None:
+    def __init__(self, number: int, place: Place, *, root: str, interval: float, qos: int = 1) -> None:
         self.id = f"sim-{number:06d}"
         self.is_online = False
         self.connects = 0
         self._place = place
         self._base = f"{root}/v1/{self.id}"
         self._interval = interval
+        self._qos = qos
         self._dice = random.Random(number)
         self._model = MODELS[number % len(MODELS)]
         self._pool = POOLS[number // 2 % len(POOLS)] if number % 2 else None
@@ -67,6 +69,7 @@ class Device:
             self._place,
             self.id,
             filters=[f"{self._base}/{each}" for each in own],
+            qos=self._qos,
             will_topic=f"{self._base}/status",
             will=self._status("offline", "lost", session, "the connection broke"),
         )

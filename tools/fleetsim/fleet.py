@@ -38,9 +38,13 @@ class Fleet:
         devices: all of them.
     """
 
-    def __init__(self, count: int, place: Place, *, root: str = "edged", interval: float = 10.0) -> None:
+    def __init__(
+        self, count: int, place: Place, *, root: str = "edged", interval: float = 10.0, qos: int = 1
+    ) -> None:
         check_files(count)
-        self.devices = [Device(number, place, root=root, interval=interval) for number in range(count)]
+        self.devices = [
+            Device(number, place, root=root, interval=interval, qos=qos) for number in range(count)
+        ]
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     @property

@@ -48,9 +48,16 @@ class Link(asyncio.Protocol):
         self._closing = False
 
     async def open(
-        self, place: Place, client_id: str, *, filters: Sequence[str], will_topic: str = "", will: bytes = b""
+        self,
+        place: Place,
+        client_id: str,
+        *,
+        filters: Sequence[str],
+        qos: int = 1,
+        will_topic: str = "",
+        will: bytes = b"",
     ) -> None:
-        """Connect, and subscribe at QoS 1.
+        """Connect, and subscribe.
 
         Raises:
             OSError: the broker can't be reached, refuses us or is silent.
@@ -66,7 +73,7 @@ class Link(asyncio.Protocol):
                     packets.connect(client_id, keepalive=KEEPALIVE_SECONDS, will_topic=will_topic, will=will)
                 )
                 await self._admitted
-                self.write(packets.subscribe(self._next_mid(), filters))
+                self.write(packets.subscribe(self._next_mid(), filters, qos=qos))
                 await self._agreed
         except BaseException:
             self.cut()

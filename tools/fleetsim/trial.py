@@ -102,14 +102,13 @@ async def _measure(
     for cost in costs.values():
         cost.restart()
     await asyncio.sleep(plan.seconds)
-    seen, middle, high, most = observer.take()
+    seen, *lags = observer.take()
+    middle, high, most = (round(1000 * lag) for lag in lags)
     rate = 5 * fleet.online / plan.interval
     tell(f"{what}, {plan.seconds:g} s, {fleet.online} online, {rate:.0f} messages a second")
     for name, cost in costs.items():
         tell(f"  {name:<12} {cost.told()}")
-    tell(
-        f"  lag of {seen} messages, ms: median {1e3 * middle:.0f}, 99 % {1e3 * high:.0f}, most {1e3 * most:.0f}"
-    )
+    tell(f"  lag of {seen} messages: median {middle}, 99 % {high}, most {most} ms")
 
 
 async def _deaths(
