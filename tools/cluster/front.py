@@ -71,6 +71,6 @@ async def _join(
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
-        while data := await reader.read(_PIECE_BYTES):
+        while (data := await reader.read(_PIECE_BYTES)) and not writer.is_closing():
             writer.write(data)
             await writer.drain()

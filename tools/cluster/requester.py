@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ class Requester:
 
     Attributes:
         online: devices whose last status said so.
-        told: reports that came, and were not retained.
+        told: reports that came and were not retained, by kind.
         accepted: ids of which a device has said that it has them.
         ended: the ids that have their terminal frame, and when that came.
         asked: ids by the device that was asked.
@@ -30,7 +31,7 @@ class Requester:
 
     def __init__(self, place: Place, name: str = "requester", root: str = "edged") -> None:
         self.online: set[str] = set()
-        self.told = 0
+        self.told: Counter[str] = Counter()
         self.accepted: set[str] = set()
         self.ended: dict[str, float] = {}
         self.asked: dict[str, str] = {}
@@ -74,6 +75,11 @@ class Requester:
             self._publish(identity)
             await asyncio.sleep(every)
 
+    def longest_pause(self) -> float:
+        """Return the longest time between an answer and the next, in seconds."""
+        moments = list(self.ended.values())
+        return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0.0)
+
     def waiting(self) -> list[str]:
         """Return the ids that have no terminal frame."""
         return [identity for identity in self.asked if identity not in self.ended]
@@ -107,7 +113,7 @@ class Requester:
             is_online = json.loads(message.payload or b"{}").get("state") == "online"
             (self.online.add if is_online else self.online.discard)(device)
         elif not kind.startswith("reply/"):
-            self.told += not message.retained
+            self.told[kind] += not message.retained
         else:
             self._take(json.loads(message.payload))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -142,15 +143,15 @@ class _Watched:
 
     async def part(self, what: str, *, silent: bool = False) -> None:
         """Let time pass and count; unless it is to be silent, reports must come."""
-        told, ended = self._requester.told, len(self._requester.ended)
+        told, ended = Counter(self._requester.told), len(self._requester.ended)
         await asyncio.sleep(self._seconds)
         came, answers = self._requester.told - told, len(self._requester.ended) - ended
-        self._counts[f"reports: {what}"] = came
+        self._counts[f"reports: {what}"] = came.total()
         if not came and not silent:
             self._faults.append(f"no reports came: {what}")
-        online = self._fleet.online
+        figures = ", ".join(f"{count} of {kind}" for kind, count in sorted(came.items()))
         self._tell(
-            f"{what}: {online} devices online, {came} reports and {answers} answers in {self._seconds:g} s"
+            f"{what}, {self._seconds:g} s: {self._fleet.online} devices online, {answers} answers, {figures}"
         )
 
     async def verdict(self, **counts: int) -> Verdict:
@@ -165,6 +166,7 @@ class _Watched:
             "accepted": len(requester.accepted),
             "answered": len(requester.ended),
             "repeats": requester.repeats,
+            "longest pause, s": round(requester.longest_pause()),
         }
         if lost := [identity for identity in waiting if identity in requester.accepted]:
             self._faults.append(f"accepted and not answered: {', '.join(lost)}")

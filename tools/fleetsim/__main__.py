@@ -43,7 +43,7 @@ def main() -> int:
             return _report(options, Place(address.hostname or "localhost", port, tls), None, tell)
         config, context = BROKER, None
         if options.tls:
-            options.ca_file = str(_certificate(directory))
+            options.ca_file = str(certificate(directory))
             config += f"\ncertfile {options.ca_file}\nkeyfile {directory / 'key.pem'}"
             context = ssl.create_default_context(cafile=options.ca_file)
         broker = Mosquitto(directory / "broker", config=config)
@@ -72,7 +72,7 @@ def _report(options: argparse.Namespace, place: Place, pid: int | None, tell: tr
     return trials.Report(trials.Verdict({}, {}, ["interrupted"]))
 
 
-def _certificate(directory: Path) -> Path:
+def certificate(directory: Path) -> Path:
     """Make a certificate for 127.0.0.1 and its key; return the certificate's file."""
     file = directory / "cert.pem"
     words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
