@@ -45,15 +45,18 @@ def read(broker: Broker, interval: float, *, device: str = "+", extra: Sequence[
             # At QoS 0 all that is kept comes before the broker's next answer.
             connection.subscribe(filters(broker, (*TOPICS, *extra), device), qos=0)
             connection.unsubscribe([f"{broker.root}/v1/_"])
-            while (arrival := connection.receive(_QUIET_SECONDS)) is not None:
+            # What is retained ends when none of it has come for a moment; live messages may never end.
+            end = time.monotonic() + _QUIET_SECONDS
+            while (left := end - time.monotonic()) > 0:
+                arrival = connection.receive(left)
+                if arrival is None:
+                    break
+                now = time.monotonic()
+                inventory.take(
+                    arrival.topic, arrival.payload, retained=arrival.retained, now=now, wall=time.time()
+                )
                 if arrival.retained:
-                    inventory.take(
-                        arrival.topic,
-                        arrival.payload,
-                        retained=True,
-                        now=time.monotonic(),
-                        wall=time.time(),
-                    )
+                    end = now + _QUIET_SECONDS
     except LostError:
         raise silent(broker, "closed the connection before everything was read") from None
     return inventory
