@@ -134,7 +134,7 @@ class Table:
 
 
 _TITLES = ("STATE", "DEVICE", "PHASE", "MODEL", "°C", "REQ", "SAID", "ALARMS OR REASON")
-_WIDTHS = (7, 20, 9, 14, 3, 3, 4)
+_WIDTHS = (7, 18, 8, 10, 3, 3, 4)
 _ROOMY = 110  # columns from which ids and models have more room
 _RIGHT = frozenset({4, 5, 6})
 

@@ -45,7 +45,7 @@ def test_the_whole_screen_is_filled_and_the_worst_stand_first() -> None:
     lines = shown(Table(Selection()))
     assert len(lines) == 24
     assert lines[0] == "40 devices: 36 online, 4 dead"
-    assert lines[2].split()[:7] == ["dead", "dev-009", "lost", "qwen2.5-0.5b-…", "44", "10", "9s"]
+    assert lines[2].split()[:7] == ["dead", "dev-009", "lost", "qwen2.5-0…", "44", "10", "9s"]
     assert ids(lines)[:6] == ["dev-009", "dev-019", "dev-029", "dev-039", "dev-000", "dev-001"]
     assert lines[-1].startswith("1-21 of 40  [s]ort: trouble  [f]ilter: all")
 
