@@ -26,7 +26,7 @@ Edgectl = Callable[..., "subprocess.CompletedProcess[bytes]"]
 def fleet(broker: Mosquitto) -> Iterator[tuple[SimulatedFleet, str]]:
     """Devices of which 0 is dead, 1 has stopped, and the others are online."""
     root = f"fleet-{secrets.token_hex(4)}"
-    simulated = SimulatedFleet(broker.port, COUNT, root=root, interval=0.2)
+    simulated = SimulatedFleet(broker.port, COUNT, root=root, interval=5.0)
     simulated.do(Device.die, 0)
     simulated.do(Device.stop, 1)
     yield simulated, root
