@@ -27,7 +27,7 @@ class Hot:
         self._celsius = 45.0
 
     async def until(self, celsius: float, fulfilled: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Come to a temperature as a chip does, and flicker, until the status is as wanted; return its heat."""
+        """Come to a temperature as a chip does, and flicker, until the status is as wanted; return it."""
         flicker = 0
         while True:
             flicker = 500 - flicker

@@ -101,6 +101,16 @@ async def test_orders_hold_for_later_processes_too() -> None:
             engine.restart()
 
 
+async def test_speeds_are_measured_once_for_a_model() -> None:
+    async with running("serves") as engine:
+        await engine.prepare(None, "until it is ready")
+        first, pid = engine.speeds, engine.supervisor.pid
+        engine.restart()
+        await engine.prepare(None, "until it is ready again")
+        assert (engine.speeds, first) == ((pid,), (pid,)), "the fake one measures its process"
+        assert engine.supervisor.pid != pid
+
+
 async def test_childs_lines_come_through_the_log_by_level() -> None:
     structlog.reset_defaults()
     with capture_logs() as logs:

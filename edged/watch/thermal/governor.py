@@ -33,7 +33,7 @@ _CELSIUS_SECONDS = (
 )
 _MOST_STEP_SECONDS = 5.0  # a longer gap between looks counts as this
 _STEADY_SECONDS = 20.0  # threads follow the effort smoothed over this
-_FREE = 0.98  # of the fastest setting's effort, smoothed like that: from there on nothing is held back
+_STAYS_COOL, _GETS_COOL = (0.9, 0.95), (1.0, 0.98)  # least duty, and effort smoothed: no turns at the edge
 _DWELL_SECONDS = 60.0  # between changes of threads
 _WORTH = 1.05  # what another number of threads must gain to be taken
 _MARGIN = 6.0  # degrees below the target at which more threads are tried though they can't be rested enough
@@ -228,9 +228,11 @@ def _with_effort(state: Governor, plant: Plant, effort: float, *, refuse: bool) 
     batch = most_batch if effort >= 1 else threads_of.widest(most_batch, budget)
     name: State = state.decision.state
     if state.celsius is not None:
-        free = duty >= 1 and plant.speeds[threads - 1] == max(plant.speeds)
-        if state.decision.state != "cool":  # who is at the edge is not cool by turns
-            free = free and state.steady >= _FREE * threads_of.power(threads) / fastest
+        least_duty, least_steady = _STAYS_COOL if state.decision.state == "cool" else _GETS_COOL
+        steady = state.steady * fastest / threads_of.power(threads)
+        free = (
+            plant.speeds[threads - 1] == max(plant.speeds) and duty >= least_duty and steady >= least_steady
+        )
         name = "too_hot" if refuse else "cool" if free else "governing"
     decision = Decision(threads, batch, duty, refuse, name, state.trust.fault, effort)
     return replace(state, decision=decision)

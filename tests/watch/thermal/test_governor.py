@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -108,6 +109,13 @@ def test_ungoverned_it_would_be_throttled() -> None:
     """The model is no comfortable one."""
     assert max(simulate(PI4, 900, air=lambda _: 35, governed=False).celsius) > FIRMWARE_BEGINS
     assert max(simulate(PI5, 900, air=lambda _: 30, governed=False).celsius) > FIRMWARE_BEGINS
+
+
+def test_who_is_at_the_edge_is_not_cool_by_turns() -> None:
+    """At full work it would settle at the target: each change of the state is an event."""
+    air = 75 - PI4.settled(0, PI4.watts(4))
+    states = [governor.decision.state for governor in simulate(PI4, 1800, air=lambda _: air).governors]
+    assert sum(a != b for a, b in pairwise(states)) <= 5
 
 
 @pytest.mark.parametrize("device", [PI4_FAN, PI5_COOLER], ids=["Pi-4-fan", "Pi-5-cooler"])
