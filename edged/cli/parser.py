@@ -6,14 +6,24 @@ It imports none of the commands' modules: what a command does stands in the modu
 from __future__ import annotations
 
 import argparse
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from edged import __version__
+from edged.cli.arguments import (
+    above_zero,
+    command_name,
+    count,
+    device_id,
+    name,
+    number,
+    request_id,
+    topic_root,
+)
 from edged.cli.errors import EXIT_MEANINGS, CommandError, Exit
+
+STATES = ("online", "stale", "dead", "stopped", "unknown")
 
 EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_MEANINGS.items())
 
@@ -60,11 +70,14 @@ def build_parser() -> Parser:
     _add_cancel(_add(commands, "cancel", "Cancel a request of yours."))
     _add_model(_add(commands, "model", "List, examine, fetch, verify and choose models."))
     _add_config(_add(commands, "config", "Show or check the configuration."))
-    _add_cmd(_add(commands, "cmd", "Give the daemon an operator's command; only root and its own user may."))
+    _add_order(
+        _add(commands, "cmd", "Give the daemon an operator's command; only root and its own user may.")
+    )
     _add(commands, "doctor", "Check the daemon and what it depends on, and say what to do.")
     which = "Measure how fast the running daemon reads prompts and answers, by requests at once."
     _add_bench(_add(commands, "bench", which))
     _add_mqtt(_add(commands, "mqtt", "Ask through an MQTT broker, watch its traffic, tidy up there."))
+    _add_fleet(_add(commands, "fleet", "See, ask and command all devices at an MQTT broker."))
     _add_completion(_add(commands, "completion", "Print a completion script for your shell.", json=False))
     return parser
 
@@ -76,60 +89,6 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPa
             for command in action.choices.values():
                 yield command
                 yield from subcommands(command)
-
-
-def number(text: str) -> float:
-    """Parse a finite number."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError
-    return value
-
-
-def hours(text: str) -> float:
-    """Parse a number of hours above 0."""
-    value = number(text)
-    if value <= 0:
-        raise ValueError
-    return value
-
-
-def count(text: str) -> int:
-    """Parse a whole number from 1 on."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _matching(pattern: str, words: str) -> Callable[[str], str]:
-    """Return what parses a text that must match a pattern as a whole."""
-
-    def parse(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise argparse.ArgumentTypeError(f"must be {words}")
-        return text
-
-    return parse
-
-
-request_id = _matching("[A-Za-z0-9_.:-]{1,64}", "1 to 64 characters of A-Z a-z 0-9 _ . : -")
-command_name = _matching("[a-z_]{1,64}", "of the letters a-z and _")
-name = _matching("[A-Za-z0-9_.-]{1,64}", "1 to 64 characters of A-Z a-z 0-9 _ . -")
-
-
-def device_id(text: str) -> str:
-    """Parse the id of a device."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
-        raise argparse.ArgumentTypeError("must be 1 to 63 characters of a-z 0-9 -, the first of them no -")
-    return text
-
-
-def topic_root(text: str) -> str:
-    """Parse the first levels of edged's topics."""
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text):
-        raise argparse.ArgumentTypeError("must be levels of A-Z a-z 0-9 _ . - with / between them")
-    return text
 
 
 def _add(commands: Any, name: str, description: str, *, json: bool = True) -> Parser:
@@ -150,10 +109,11 @@ def _add_common(parser: Parser, *, default: Any, json: bool = True) -> None:
         add("--json", action="store_true", default=default or False, help=which)
 
 
-def _add_ask(parser: Parser) -> None:
+def _add_ask(parser: Parser, *, streams: bool = True) -> None:
     add = parser.add_argument
     add("text", nargs="*", metavar="TEXT", help="the question; text from stdin follows it after a blank line")
-    add("--no-stream", action="store_true", help="print the answer only when it is whole")
+    if streams:
+        add("--no-stream", action="store_true", help="print the answer only when it is whole")
     add("--system", metavar="TEXT", help="how the model should behave")
     add("--session", metavar="NAME", help="a conversation that the daemon keeps and this question continues")
     add("--max-tokens", type=int, metavar="N", help="end the answer after N tokens (default: as configured)")
@@ -206,6 +166,41 @@ def _add_mqtt(parser: Parser) -> None:
     _add_broker(forget)
 
 
+def _add_fleet(parser: Parser) -> None:
+    actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
+    listed = _add(actions, "list", "List the devices that the broker knows, the worst troubles first.")
+    which = "Watch the devices live: q quits, s sorts, f and / filter, arrows and page keys move."
+    watch = _add(actions, "watch", which, json=False)
+    show = _add(actions, "show", "Show a device; exit code 1 if it is not online.")
+    show.add_argument("device", type=device_id, metavar="ID", help="which")
+    which = "Ask each device that is selected, and collect the answers."
+    ask = _add(actions, "ask", which)
+    order = _add(actions, "cmd", "Give an operator's command to each device that is selected.")
+    _add_order(order)
+    which = "give up on whoever has not answered by then (default: 30)"
+    order.add_argument("--timeout", type=above_zero, metavar="SECONDS", default=30.0, help=which)
+    for each in (listed, watch, ask, order):
+        _add_selection(each, all_by_default=each in (listed, watch))
+    _add_ask(ask, streams=False)
+    which = "the client level of the topics (default: the user name at the broker, else yours)"
+    ask.add_argument("--client", type=name, metavar="NAME", help=which)
+    for each in (listed, watch, show, ask, order):
+        which = "how often devices report that don't say so; stale after three times that (default: 60)"
+        each.add_argument("--interval", type=above_zero, metavar="SECONDS", default=60.0, help=which)
+        _add_broker(each)
+
+
+def _add_selection(parser: Parser, *, all_by_default: bool) -> None:
+    add = parser.add_argument
+    which = "of this id; * and ? stand for any characters; may be repeated"
+    add("--device", action="append", metavar="PATTERN", help=which)
+    add("--pool", action="append", type=name, metavar="NAME", help="of this pool; may be repeated")
+    add("--model", metavar="PATTERN", help="whose model's name fits")
+    add("--state", action="append", choices=STATES, help="in this state; may be repeated")
+    if not all_by_default:
+        add("--all", action="store_true", help="every device that the broker knows")
+
+
 def _add_broker(parser: Parser) -> None:
     add = parser.add_argument
     which = "mqtt://HOST[:PORT] or mqtts://… (default: EDGED_BROKER, else [mqtt] of the configuration file)"
@@ -234,7 +229,7 @@ def _add_cancel(parser: Parser) -> None:
 
 def _add_history(parser: Parser) -> None:
     add = parser.add_argument
-    add("--hours", type=hours, default=24.0, metavar="N", help="so far back (default: 24)")
+    add("--hours", type=above_zero, default=24.0, metavar="N", help="so far back (default: 24)")
     which = "draw this; may be repeated (default: temperature, memory, tokens, speed, queue)"
     add("--figure", action="append", choices=HISTORY_FIGURES, help=which)
     add("--png", type=Path, metavar="FILE", help="write a picture (needs Pillow)")
@@ -263,7 +258,7 @@ def _add_config(parser: Parser) -> None:
     _add(actions, "check", "Say whether the configuration is right, or list its faults.")
 
 
-def _add_cmd(parser: Parser) -> None:
+def _add_order(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "name",
