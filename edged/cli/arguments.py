@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import time
 from collections.abc import Callable
+from datetime import datetime
+
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 
 def number(text: str) -> float:
@@ -22,6 +26,29 @@ def above_zero(text: str) -> float:
     if value <= 0:
         raise argparse.ArgumentTypeError("must be above 0")
     return value
+
+
+def natural(text: str) -> int:
+    """Parse a whole number from 0 on."""
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def moment(text: str) -> float:
+    """Parse a time back from now, a time of today, or a date with or without a time; return unix time."""
+    if back := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|min|h|d)", text):
+        return time.time() - float(back[1]) * _UNITS[back[2]]
+    today = datetime.now().strftime("%Y-%m-%d ")
+    for given in (text, today + text):
+        try:
+            return datetime.fromisoformat(given).timestamp()
+        except (ValueError, OverflowError):
+            continue
+    raise argparse.ArgumentTypeError(
+        "must be as 90s, 10min, 2h or 1d, 14:30, 2026-11-21 or '2026-11-21 14:30'"
+    )
 
 
 def count(text: str) -> int:

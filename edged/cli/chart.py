@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -67,6 +68,35 @@ def span(values: Sequence[float | None]) -> tuple[float, float] | None:
         return None
     low, high = min(known), max(known)
     return (low, high) if high > low else (low, low + (abs(low) * 0.1 or 1.0))
+
+
+def sparkline(values: Sequence[float | None], columns: int, low: float, high: float, *, blocks: bool) -> str:
+    """Return the newest values in one line, the last one at its right end; unknown ones are blank.
+
+    Args:
+        values: what is drawn, a column each.
+        columns: how many of them.
+        low: has the lowest mark, with all that is below.
+        high: above `low`; has the highest mark, with all that is above.
+        blocks: whether the output can show block characters.
+    """
+    marks = BLOCKS if blocks else _PLAIN
+    cells = (
+        " "
+        if value is None
+        else marks[min(max(int((value - low) / (high - low) * len(marks)), 0), len(marks) - 1)]
+        for value in values[-columns:]
+    )
+    return "".join(cells).rjust(columns)
+
+
+def can_draw() -> bool:
+    """Say whether stdout can show the characters that charts are drawn with."""
+    try:
+        BLOCKS.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def label(value: float) -> str:

@@ -17,6 +17,8 @@ from edged.cli.errors import CommandError, Exit, error_of_fields
 
 _PIECE_BYTES = 65536
 _MAX_LINE_BYTES = 65536
+LIVE_SECONDS = 3.0
+"""How long a live view waits for an answer, and obeys no key meanwhile."""
 
 
 class Daemon:

@@ -7,8 +7,9 @@ from typing import Any
 
 from edged.cli.fleet_device import STATES, State, Trouble
 from edged.cli.fleet_inventory import Row, Selection, counts
+from edged.cli.output import ago, cells
+from edged.cli.screen import Line
 
-Line = tuple[str, str]
 _HEAD_LINES, _FOOT_LINES = 2, 1
 _LAST = 10**9
 _STYLES: Mapping[Trouble, str] = {
@@ -141,12 +142,8 @@ _RIGHT = frozenset({4, 5, 6})
 
 def _cells(texts: Sequence[str], columns: int) -> str:
     more = min(18, (columns - _ROOMY) // 2 + 10) if columns >= _ROOMY else 0
-    parts = []
-    for place, (text, width) in enumerate(zip(texts, _WIDTHS, strict=False)):
-        room = width + (more if place in (1, 3) else 0)
-        cut = text if len(text) <= room else f"{text[: room - 1]}…"
-        parts.append(cut.rjust(room) if place in _RIGHT else cut.ljust(room))
-    return f"{' '.join(parts)} {texts[-1]}"[:columns].ljust(columns)
+    widths = [width + (more if place in (1, 3) else 0) for place, width in enumerate(_WIDTHS)]
+    return cells(texts, widths, columns, right=_RIGHT)
 
 
 def _texts(row: Row, now: float) -> list[str]:
@@ -162,11 +159,3 @@ def _texts(row: Row, now: float) -> list[str]:
         "-" if device.heard is None else ago(now - device.heard),
         device.reason(state),
     ]
-
-
-def ago(seconds: float) -> str:
-    """Return a time in its largest unit, in four characters at most."""
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{min(int(seconds // length), 999)}{unit}"
-    return f"{max(0, int(seconds))}s"

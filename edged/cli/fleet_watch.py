@@ -23,7 +23,7 @@ def run(args: Namespace) -> Exit:
     """Watch until q or Ctrl-C, over as many connections as it takes."""
     broker = Broker.of(args)
     inventory = Inventory(broker.root, args.interval)
-    with Screen() as screen:
+    with Screen("edgectl fleet list --json", colours=not args.no_color) as screen:
         view = _View(screen, inventory, Table(Selection.of(args)))
         try:
             view.rest(0.0, f"connecting to {broker.host} …")

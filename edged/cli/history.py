@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from datetime import datetime
@@ -76,7 +75,7 @@ def run(args: Namespace) -> Exit:
 
         draw(charts, args.png)
         return Exit.OK
-    for text in chart.draw(charts, width=chart.width(), blocks=_can_draw()):
+    for text in chart.draw(charts, width=chart.width(), blocks=chart.can_draw()):
         print(text)
     return Exit.OK
 
@@ -127,12 +126,3 @@ def _growth(values: Values, by: Values) -> Values:
 def _moment(row: Row) -> str:
     text = datetime.fromtimestamp(row[0]).strftime("%a %H:%M")
     return text if row[1] else f"{text}?"
-
-
-def _can_draw() -> bool:
-    """Say whether the output can show the characters that charts are drawn with."""
-    try:
-        chart.BLOCKS.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
 from edged import __version__
 from edged.cli.arguments import (
@@ -16,16 +15,16 @@ from edged.cli.arguments import (
     command_name,
     count,
     device_id,
+    moment,
     name,
+    natural,
     number,
     request_id,
     topic_root,
 )
-from edged.cli.errors import EXIT_MEANINGS, CommandError, Exit
+from edged.cli.parsing import Parser, add_command, add_common
 
 STATES = ("online", "stale", "dead", "stopped", "unknown")
-
-EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_MEANINGS.items())
 
 HISTORY_FIGURES = (
     *("temperature", "duty", "power", "memory", "engine", "load", "queue", "running", "answers", "tokens"),
@@ -33,52 +32,37 @@ HISTORY_FIGURES = (
 )
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Sets the help in a fixed width: argparse asks for the terminal's at every option, by a slow import."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=80)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            **options,
-            epilog=EXIT_CODES,
-            formatter_class=_HelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
-        raise CommandError(message, Exit.USAGE, hint=f"{self.prog} --help")
-
-
 def build_parser() -> Parser:
     """Return the parser of the whole command line; `args.command` names the module to run."""
     parser = Parser(prog="edgectl", description="Ask and tend edged, the language-model daemon.")
     parser.add_argument("--version", action="version", version=f"edgectl {__version__}")
-    _add_common(parser, default=None)
+    add_common(parser, default=None)
     commands = parser.add_subparsers(prog="edgectl", dest="command", metavar="COMMAND", required=True)
-    _add_ask(_add(commands, "ask", "Ask one question; the answer alone goes to stdout, as it comes."))
-    _add_chat(_add(commands, "chat", "Talk with the model; the daemon keeps the conversation.", json=False))
-    _add(commands, "status", "Show how the daemon, its model and its engine do.")
-    which = "Draw what the device did in the last hours: heat, memory, speed."
-    _add_history(_add(commands, "history", which))
-    _add_cancel(_add(commands, "cancel", "Cancel a request of yours."))
-    _add_model(_add(commands, "model", "List, examine, fetch, verify and choose models."))
-    _add_config(_add(commands, "config", "Show or check the configuration."))
-    _add_order(
-        _add(commands, "cmd", "Give the daemon an operator's command; only root and its own user may.")
+    _add_ask(add_command(commands, "ask", "Ask one question; the answer alone goes to stdout, as it comes."))
+    _add_chat(
+        add_command(commands, "chat", "Talk with the model; the daemon keeps the conversation.", json=False)
     )
-    _add(commands, "doctor", "Check the daemon and what it depends on, and say what to do.")
+    _add_status(add_command(commands, "status", "Show how the daemon, its model and its engine do."))
+    which = "Watch the daemon live; q quits, k cancels the request that the arrows select."
+    _add_top(add_command(commands, "top", which, json=False))
+    which = "Show what the daemon has logged, readably; --json: an event a line."
+    _add_logs(add_command(commands, "logs", which))
+    which = "Draw what the device did in the last hours: heat, memory, speed."
+    _add_history(add_command(commands, "history", which))
+    _add_cancel(add_command(commands, "cancel", "Cancel a request of yours."))
+    _add_model(add_command(commands, "model", "List, examine, fetch, verify and choose models."))
+    _add_config(add_command(commands, "config", "Show or check the configuration."))
+    _add_order(
+        add_command(commands, "cmd", "Give the daemon an operator's command; only root and its own user may.")
+    )
+    add_command(commands, "doctor", "Check the daemon and what it depends on, and say what to do.")
     which = "Measure how fast the running daemon reads prompts and answers, by requests at once."
-    _add_bench(_add(commands, "bench", which))
-    _add_mqtt(_add(commands, "mqtt", "Ask through an MQTT broker, watch its traffic, tidy up there."))
-    _add_fleet(_add(commands, "fleet", "See, ask and command all devices at an MQTT broker."))
-    _add_completion(_add(commands, "completion", "Print a completion script for your shell.", json=False))
+    _add_bench(add_command(commands, "bench", which))
+    _add_mqtt(add_command(commands, "mqtt", "Ask through an MQTT broker, watch its traffic, tidy up there."))
+    _add_fleet(add_command(commands, "fleet", "See, ask and command all devices at an MQTT broker."))
+    _add_completion(
+        add_command(commands, "completion", "Print a completion script for your shell.", json=False)
+    )
     return parser
 
 
@@ -89,24 +73,6 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPa
             for command in action.choices.values():
                 yield command
                 yield from subcommands(command)
-
-
-def _add(commands: Any, name: str, description: str, *, json: bool = True) -> Parser:
-    parser: Parser = commands.add_parser(name, help=description, description=description)
-    _add_common(parser, default=argparse.SUPPRESS, json=json)
-    return parser
-
-
-def _add_common(parser: Parser, *, default: Any, json: bool = True) -> None:
-    """Add the options that stand before or after the command (SUPPRESS: only what is given counts)."""
-    add = parser.add_argument
-    which = "the daemon's socket (default: EDGED_SOCKET, else as configured)"
-    add("--socket", type=Path, metavar="PATH", default=default, help=which)
-    which = "the configuration file (default: EDGED_CONFIG, else /etc/edged/edged.toml)"
-    add("--config", type=Path, metavar="FILE", default=default, help=which)
-    if json:
-        which = "print one JSON document, of an error too"
-        add("--json", action="store_true", default=default or False, help=which)
 
 
 def _add_ask(parser: Parser, *, streams: bool = True) -> None:
@@ -138,6 +104,37 @@ def _add_ask(parser: Parser, *, streams: bool = True) -> None:
     )
 
 
+def _add_status(parser: Parser) -> None:
+    which = "show it again every so many seconds, in place on a terminal; --json: a line each (default: 2)"
+    parser.add_argument("--watch", nargs="?", type=above_zero, const=2.0, metavar="SECONDS", help=which)
+
+
+def _add_top(parser: Parser) -> None:
+    which = "look every so many seconds (default: 2)"
+    parser.add_argument("--interval", type=above_zero, metavar="SECONDS", default=2.0, help=which)
+    _add_no_color(parser)
+
+
+def _add_logs(parser: Parser) -> None:
+    add = parser.add_argument
+    which = "lines of JSON as the daemon writes them, - for stdin (default: systemd's journal)"
+    add("file", nargs="?", metavar="FILE", help=which)
+    add("-f", "--follow", action="store_true", help="go on with what is logged from now on, until Ctrl-C")
+    which = "the last N of what there is (default: 50; with --since or --request, and of stdin, all)"
+    add("-n", "--lines", type=natural, metavar="N", help=which)
+    add("--level", choices=("debug", "info", "warning", "error"), help="this level and graver ones")
+    which = "what was logged since then: 90s, 10min, 2h or 1d back, 14:30, 2026-11-21 or '2026-11-21 14:30'"
+    add("--since", type=moment, metavar="TIME", help=which)
+    add("--request", type=request_id, metavar="ID", help="what was logged of one request")
+    _add_no_color(parser)
+
+
+def _add_no_color(parser: Parser) -> None:
+    parser.add_argument(
+        "--no-color", action="store_true", help="no colours, as with NO_COLOR in the environment"
+    )
+
+
 def _add_bench(parser: Parser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="short prompts and answers, once")
@@ -148,7 +145,9 @@ def _add_bench(parser: Parser) -> None:
 
 def _add_mqtt(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
-    ask = _add(actions, "ask", "Ask a device, or one of a pool, through the broker; --json: a frame a line.")
+    ask = add_command(
+        actions, "ask", "Ask a device, or one of a pool, through the broker; --json: a frame a line."
+    )
     to = ask.add_mutually_exclusive_group(required=True)
     to.add_argument("--device", type=device_id, metavar="ID", help="the device to ask")
     to.add_argument("--pool", type=name, metavar="NAME", help="ask whichever device of this pool is free")
@@ -156,11 +155,11 @@ def _add_mqtt(parser: Parser) -> None:
     ask.add_argument("--client", type=name, metavar="NAME", help=which)
     _add_ask(ask)
     _add_broker(ask)
-    watch = _add(actions, "watch", "Show the traffic, a message a line, until Ctrl-C.")
+    watch = add_command(actions, "watch", "Show the traffic, a message a line, until Ctrl-C.")
     watch.add_argument("--device", type=device_id, metavar="ID", help="of this device alone")
     watch.add_argument("--raw", action="store_true", help="show topic and payload as they are")
     _add_broker(watch)
-    forget = _add(actions, "forget", "Remove what the broker keeps of a device: its retained topics.")
+    forget = add_command(actions, "forget", "Remove what the broker keeps of a device: its retained topics.")
     forget.add_argument("device", type=device_id, metavar="ID", help="the device that is no more")
     forget.add_argument("--force", action="store_true", help="even if its status says that it is online")
     _add_broker(forget)
@@ -168,14 +167,15 @@ def _add_mqtt(parser: Parser) -> None:
 
 def _add_fleet(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
-    listed = _add(actions, "list", "List the devices that the broker knows, the worst troubles first.")
+    listed = add_command(actions, "list", "List the devices that the broker knows, the worst troubles first.")
     which = "Watch the devices live: q quits, s sorts, f and / filter, arrows and page keys move."
-    watch = _add(actions, "watch", which, json=False)
-    show = _add(actions, "show", "Show a device; exit code 1 if it is not online.")
+    watch = add_command(actions, "watch", which, json=False)
+    _add_no_color(watch)
+    show = add_command(actions, "show", "Show a device; exit code 1 if it is not online.")
     show.add_argument("device", type=device_id, metavar="ID", help="which")
     which = "Ask each device that is selected, and collect the answers."
-    ask = _add(actions, "ask", which)
-    order = _add(actions, "cmd", "Give an operator's command to each device that is selected.")
+    ask = add_command(actions, "ask", which)
+    order = add_command(actions, "cmd", "Give an operator's command to each device that is selected.")
     _add_order(order)
     which = "give up on whoever has not answered by then (default: 30)"
     order.add_argument("--timeout", type=above_zero, metavar="SECONDS", default=30.0, help=which)
@@ -238,24 +238,24 @@ def _add_history(parser: Parser) -> None:
 def _add_model(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
     which = "a name of the catalogue or a GGUF file (default: the configured model)"
-    _add(actions, "list", "List the catalogue and what is installed of it.")
-    show = _add(actions, "show", "Show a model's facts and the memory it takes by context size.")
+    add_command(actions, "list", "List the catalogue and what is installed of it.")
+    show = add_command(actions, "show", "Show a model's facts and the memory it takes by context size.")
     show.add_argument("model", nargs="?", metavar="MODEL", help=which)
-    fetch = _add(actions, "fetch", "Fetch a model, by the daemon if it runs.")
+    fetch = add_command(actions, "fetch", "Fetch a model, by the daemon if it runs.")
     fetch.add_argument("model", metavar="MODEL", help="a name of the catalogue or an https URL")
     fetch.add_argument("--sha256", metavar="HEX", help="what a file from a URL must hash to")
-    verify = _add(actions, "verify", "Check a model file against its known sha256.")
+    verify = add_command(actions, "verify", "Check a model file against its known sha256.")
     verify.add_argument("model", nargs="?", metavar="MODEL", help=which)
-    use = _add(actions, "use", "Have the daemon use another model, also after a restart.")
+    use = add_command(actions, "use", "Have the daemon use another model, also after a restart.")
     use.add_argument("model", nargs="?", metavar="MODEL", help="its name or file, as model list shows it")
     use.add_argument("--default", action="store_true", help="go back to the configured model")
-    _add(actions, "unload", "Free the model's memory; the next request loads it again.")
+    add_command(actions, "unload", "Free the model's memory; the next request loads it again.")
 
 
 def _add_config(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
-    _add(actions, "show", "Show the effective values and where each comes from; secrets are masked.")
-    _add(actions, "check", "Say whether the configuration is right, or list its faults.")
+    add_command(actions, "show", "Show the effective values and where each comes from; secrets are masked.")
+    add_command(actions, "check", "Say whether the configuration is right, or list its faults.")
 
 
 def _add_order(parser: Parser) -> None:
@@ -264,8 +264,8 @@ def _add_order(parser: Parser) -> None:
         "name",
         type=command_name,
         metavar="NAME",
-        help="health_check, requests [page], cancel_all [client], model_list [page], model_use name, "
-        "model_unload, reload, log_level level, restart_engine, history [page]",
+        help="health_check, requests [page], cancel way client id, cancel_all [client], model_list [page], "
+        "model_use name, model_unload, reload, log_level level, restart_engine, history [page]",
     )
     add(
         "fields",

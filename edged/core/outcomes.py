@@ -30,7 +30,7 @@ class Outcomes:
         cancelled: ended by their requester.
         prompt_tokens: of the prompts that were answered.
         cached_tokens: those of them that had been computed before.
-        answer_tokens: of the answers, cancelled ones too.
+        answer_tokens: of the answers that have ended, however they did.
         first_token_seconds: from a request's arrival to the first token of its answer.
         tokens_per_second: of each answer.
 
@@ -95,6 +95,7 @@ class Outcomes:
             if isinstance(end, Failed):
                 self.refusals[end.code] += 1
             return
+        self.answer_tokens += ticket.completion_tokens
         fields: dict[str, Any] = {"request_id": ticket.id, "client": ticket.client.name}
         if not isinstance(end, Done):
             assert end is not None
@@ -119,7 +120,6 @@ class Outcomes:
     def _measure(self, end: Done) -> None:
         self.prompt_tokens += end.usage.prompt_tokens
         self.cached_tokens += end.usage.cached_tokens
-        self.answer_tokens += end.usage.completion_tokens
         if end.timings.first_token_ms is not None:
             self.first_token_seconds.observe(end.timings.first_token_ms / 1000)
         if end.timings.tokens_per_second is not None:

@@ -24,6 +24,7 @@ _PLACEHOLDER = re.compile(r"\{(root|device_id|client)\}")
 Command = Literal[
     "health_check",
     "requests",
+    "cancel",
     "cancel_all",
     "model_list",
     "model_use",
@@ -164,7 +165,7 @@ class MqttTable(Table):
         description="Where requesters may have answers sent: how a Response Topic or reply_to must begin.",
     )
     commands: tuple[Command, ...] = Field(
-        ("health_check", "requests", "model_list", "history", "cancel_all"),
+        ("health_check", "requests", "model_list", "history", "cancel", "cancel_all"),
         strict=False,
         description="Commands that are obeyed on <root>/v1/<device_id>/cmd/<name>.",
     )

@@ -198,7 +198,8 @@ class Collector:
             ),
             prompt_tokens_total=outcomes.prompt_tokens,
             cached_tokens_total=outcomes.cached_tokens,
-            answer_tokens_total=outcomes.answer_tokens,
+            answer_tokens_total=outcomes.answer_tokens
+            + sum(ticket.completion_tokens for ticket in core.in_hand()),
             prompt_tokens_per_second=_rounded(core.speed.prompt_tokens_per_second),
             first_token_seconds=_distribution(outcomes.first_token_seconds),
             tokens_per_second=_distribution(outcomes.tokens_per_second),

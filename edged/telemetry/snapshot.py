@@ -218,7 +218,7 @@ class Inference:
         requests: in hand, and by outcome.
         prompt_tokens_total: of prompts that were answered.
         cached_tokens_total: those of them that had been computed before.
-        answer_tokens_total: of answers.
+        answer_tokens_total: of answers, those under way too.
         prompt_tokens_per_second: how fast prompts are read, in the running mean; null until measured.
         first_token_seconds: from a request's arrival to the first token of its answer.
         tokens_per_second: how fast each answer came.

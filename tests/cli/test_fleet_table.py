@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from edged.cli.fleet_device import Device
 from edged.cli.fleet_inventory import Row, Selection
-from edged.cli.fleet_table import Table, ago
+from edged.cli.fleet_table import Table
+from edged.cli.output import ago
 from edged.cli.screen import keys_of
 
 NOW = 1000.0

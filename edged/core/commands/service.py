@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import structlog
 
-from edged.core.commands.fields import check_known, client_of, one_of, page_of, paged
+from edged.core.commands.fields import check_known, client_of, one_of, page_of, paged, text_of
 from edged.core.commands.models import ModelCommands
-from edged.core.status import request
+from edged.core.status import requests
 from edged.errors import EdgedError, ErrorCode, invalid
 from edged.log import Level
+from edged.protocol import Client, Way, valid_name, valid_request_id
 
 if TYPE_CHECKING:
     from edged.core.service import Core
@@ -57,6 +58,7 @@ class Commands:
         self._handlers: dict[str, Handler] = {
             "health_check": self._health_check,
             "requests": self._requests,
+            "cancel": self._cancel,
             "cancel_all": self._cancel_all,
             "model_list": self._models.list,
             "model_use": self._models.use,
@@ -104,8 +106,18 @@ class Commands:
         """List what waits and runs, of all clients, the oldest first; no texts."""
         check_known(fields, "page")
         page = page_of(fields)
-        tickets = sorted(self._core.in_hand(), key=lambda ticket: -ticket.waited)
-        return paged("requests", [request(ticket) for ticket in tickets], page)
+        return paged("requests", requests(self._core.in_hand()), page)
+
+    async def _cancel(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Cancel one request, named as `requests` names it."""
+        check_known(fields, "way", "client", "id")
+        way = one_of(fields, "way", get_args(Way))
+        client, id = text_of(fields, "client", valid_name), text_of(fields, "id", valid_request_id)
+        ticket = self._core.find(Client(client, cast(Way, way)), id)
+        if ticket is None:
+            raise invalid(f"no request {id} of {client} by way of {way} is known, or it ended too long ago")
+        ticket.cancel()
+        return {"id": ticket.id, "state": ticket.state}
 
     async def _cancel_all(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Cancel what waits and runs, of one client or of all."""

@@ -159,6 +159,7 @@ class HttpFrontend:
             ("GET", "/v1/models", models.index),
             ("GET", "/v1/models/{name}", models.show),
             ("POST", "/v1/models/fetch", self._fetch),
+            ("GET", "/v1/requests", status.index),
             ("GET", "/v1/requests/{id}", status.show),
             ("DELETE", "/v1/requests/{id}", status.cancel),
             ("GET", "/v1/status", status.status),
