@@ -375,6 +375,29 @@ class Person:
                 return False
         return True
 
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Read until a condition holds."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._read(left):
+                pytest.fail(f"it did not come to that: {self.seen[-4000:]!r}")
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give the terminal another size; who runs there gets SIGWINCH."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def modes(self) -> list[Any]:
+        """Return how the terminal is set."""
+        return termios.tcgetattr(self._master)
+
+    def picture(self) -> list[str]:
+        """Return the lines that a view has drawn, without their styles and the blanks at their ends."""
+        shown: dict[int, str] = {}
+        for row, line in re.findall(r"\x1b\[(\d+);1H(.*?)\x1b\[K", self.seen, re.DOTALL):
+            shown[int(row)] = re.sub(r"\x1b\[\d+m", "", line).rstrip()
+        return [shown.get(row, "") for row in range(1, max(shown, default=0) + 1)]
+
     def end(self) -> int:
         """Read to the end and return the exit code."""
         while self._read(PATIENCE_SECONDS):
@@ -414,7 +437,7 @@ def terminal(daemon: SmallDaemon, tmp_path: Path) -> Iterator[Terminal]:
     def start(*arguments: str, stdout: int | None = None, **env: str) -> Person:
         home = {"EDGED_SOCKET": str(daemon.socket), "HOME": str(tmp_path), "TERM": "xterm"}
         home["XDG_STATE_HOME"] = str(tmp_path / "state")
-        opened.append(Person(arguments, environment(**home, **env), stdout))
+        opened.append(Person(arguments, environment(**{**home, **env}), stdout))
         return opened[-1]
 
     yield start

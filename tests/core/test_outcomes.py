@@ -39,6 +39,15 @@ async def test_what_is_turned_away_at_the_door_is_a_refusal(make_core: MakeCore)
     assert core.outcomes.accepted == 2
 
 
+async def test_tokens_of_what_failed_count_too(core: Core, engine: FakeEngine) -> None:
+    ticket = (await core.submit(ask(), ALICE)).ticket
+    await engine.begun()
+    engine.say("a")
+    engine.running.pop().watcher.on_failed(EdgedError(ErrorCode.ENGINE_CRASHED, "twice"))
+    await ticket.wait()
+    assert core.outcomes.answer_tokens == 1
+
+
 async def test_tokens_and_times_of_answers_are_measured(core: Core, engine: FakeEngine) -> None:
     for _ in range(2):
         ticket = (await core.submit(ask("three short words"), ALICE)).ticket

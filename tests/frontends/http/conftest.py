@@ -57,6 +57,9 @@ class FakeTicket:
         self.client = client
         self.request = request
         self.created = 1_700_000_000.5
+        self.waited = 1.25
+        self.prompt = None
+        self.completion_tokens = 0
         self.terminal: Terminal | None = None
         self.cancelled = asyncio.Event()
         self.ended = asyncio.Event()
@@ -212,6 +215,9 @@ class FakeCore:
             if ticket.id == request_id and ticket.client.name == client.name:
                 return ticket
         return None
+
+    def in_hand(self) -> list[FakeTicket]:
+        return [ticket for ticket in self.tickets if ticket.terminal is None]
 
     def status(self) -> dict[str, Any]:
         return {"phase": self.phase}
