@@ -20,18 +20,19 @@ def object_of(payload: bytes) -> Fields | None:
 
 def text(fields: Fields, *path: str) -> str | None:
     """Return the text at a path; None if there is none."""
-    value = _at(fields, path)
+    value = at(fields, *path)
     return value if isinstance(value, str) else None
 
 
 def number(fields: Fields, *path: str) -> float | None:
     """Return the number at a path; None if there is none that can be shown (JSON here knows infinity)."""
-    value = _at(fields, path)
+    value = at(fields, *path)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if is_number and -1e6 < value < 1e18 else None
 
 
-def _at(fields: Any, path: tuple[str, ...]) -> Any:
+def at(fields: Any, *path: str) -> Any:
+    """Return what is at a path; None if nothing is."""
     for name in path:
         fields = fields.get(name) if isinstance(fields, Mapping) else None
     return fields

@@ -9,13 +9,13 @@ from enum import IntEnum
 from typing import Literal, get_args
 
 from edged.cli.fields import Fields, number, text
+from edged.cli.mqtt_reports import levels
 
 State = Literal["online", "stale", "dead", "stopped", "unknown"]
 
 STATES: tuple[State, ...] = get_args(State)
 INTERVAL_SECONDS = 60.0  # telemetry.interval_seconds as it is by default
 PATIENCE_INTERVALS = 3
-_CALM_LEVELS = (None, "ok", "cool", "unmeasured")
 
 
 class Trouble(IntEnum):
@@ -92,12 +92,7 @@ class Device:
             return said or ("it has no status" if state == "unknown" else "")
         if state == "stale":
             return "it says nothing any more"
-        words = [*sorted(self.alarms), said if state == "online" else ""]
-        words += [
-            f"{what} {level}"
-            for what, level in (("memory", self.memory_level), ("heat", self.thermal_level))
-            if level not in _CALM_LEVELS
-        ]
+        words = [*sorted(self.alarms), said if state == "online" else "", *levels(self.health)]
         return ", ".join(filter(None, words))
 
     @property
@@ -131,16 +126,6 @@ class Device:
         parts = [number(self.health, "requests", name) for name in ("running", "queued")]
         known = [int(part) for part in parts if part is not None]
         return sum(known) if known else None
-
-    @property
-    def memory_level(self) -> str | None:
-        """How short memory is."""
-        return text(self.health, "watch", "memory_level") or text(self.health, "memory", "level")
-
-    @property
-    def thermal_level(self) -> str | None:
-        """What is done about heat."""
-        return text(self.health, "watch", "thermal_state") or text(self.health, "thermal", "state")
 
 
 def is_believed(known: Fields, new: Fields, *, retained: bool) -> bool:

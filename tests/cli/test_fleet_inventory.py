@@ -228,5 +228,5 @@ def test_levels_that_are_not_calm_are_told(reader: Reader) -> None:
     reader.hear("pi", "status", status("aa-1"))
     reader.hear("pi", "health", {"watch": {"memory_level": "shed", "thermal_state": "cool"}})
     assert reader.row().device.reason("online") == "memory shed"
-    reader.hear("pi", "health", {"memory": {"level": "ok"}, "thermal": {"state": "too_hot"}})
+    reader.hear("pi", "health", {"watch": {"memory_level": "ok", "thermal_state": "too_hot"}})
     assert reader.row().device.reason("online") == "heat too_hot"

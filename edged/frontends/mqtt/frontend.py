@@ -78,7 +78,9 @@ class MqttFrontend:
             table=self._table,
         )
         self._operators = Operators(core=core, commands=commands, link=link, topics=topics, table=self._table)
-        self._presence = Presence(core=core, link=link, topics=topics, clock=clock, table=self._table)
+        self._presence = Presence(
+            core=core, link=link, topics=topics, clock=clock, settings=lambda: self._settings
+        )
         self._reporter = Reporter(
             telemetry=telemetry, link=link, topics=topics, clock=clock, settings=lambda: self._settings
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edged.core import Core
     from edged.frontends.mqtt.link import Link
     from edged.frontends.mqtt.topics import Topics
-    from edged.settings.mqtt import MqttTable
+    from edged.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Presence:
         link: the connection with the broker.
         topics: this device's.
         clock: for time stamps.
-        table: settings, asked anew each time.
+        settings: as they are now.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Presence:
         link: Link,
         topics: Topics,
         clock: Clock,
-        table: Callable[[], MqttTable],
+        settings: Callable[[], Settings],
     ) -> None:
         self._core = core
         self._link = link
         self._topics = topics
         self._clock = clock
-        self._table = table
+        self._settings = settings
         self._told: tuple[str, str | None] = ("", None)  # phase and reason
         self._told_at = 0.0
         self._told_info = ""
@@ -164,7 +164,7 @@ class Presence:
         return Publication(self._topics.status, encode(fields).encode(), retain=True)
 
     def _info(self) -> dict[str, Any]:
-        status = self._core.status()
+        status, settings = self._core.status(), self._settings()
         return {
             **self._head(),
             "version": __version__,
@@ -179,9 +179,10 @@ class Presence:
                 "memory_bytes": psutil.virtual_memory().total,
             },
             "capabilities": {
-                "commands": list(self._table().commands),
-                "pool": self._table().pool or None,
-                "open_ask": self._table().open_ask,
+                "commands": list(settings.mqtt.commands),
+                "pool": settings.mqtt.pool or None,
+                "open_ask": settings.mqtt.open_ask,
+                "telemetry_interval_seconds": settings.telemetry.interval_seconds,
                 "mqtt": self._link.connection.protocol if self._link.connection else None,
             },
         }

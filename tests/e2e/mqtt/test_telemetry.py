@@ -102,20 +102,21 @@ def test_each_documented_topic_has_the_documented_fields(mosquitto: Mosquitto, d
     assert hear(mosquitto, "health", count=1)["health"][1]  # kept for whoever comes later
 
 
-def test_the_same_snapshot_over_http_and_for_prometheus(device: Daemon) -> None:
+async def test_the_same_snapshot_over_http_and_for_prometheus(device: Daemon) -> None:
+    """Streamed until the engine has been looked at, which memory's watch does every few seconds."""
     schema = json.loads((ROOT / "docs/telemetry.schema.json").read_text())
-    # Memory is looked at every few seconds while there is enough of it.
-    until(lambda: asyncio.run(device.get("/v1/telemetry"))["memory"]["engine_bytes"])
-    told = asyncio.run(device.get("/v1/telemetry"))
+    stream = {"Accept": "text/event-stream"}
+    async with device.session() as session:
+        async with session.get("/v1/telemetry", headers=stream) as response:
+            async for line in response.content:
+                told = json.loads(line.removeprefix(b"data: ") if line.strip() else b"null")
+                if told and told["memory"]["engine_bytes"] is not None:
+                    break
+        async with session.get("/metrics") as response:
+            text = await response.text()
     jsonschema.Draft202012Validator(schema).validate(told)
     assert told["memory"]["engine_bytes"] > 1 << 20
     assert told["mqtt"]["link"] == "connected"
-
-    async def scrape() -> str:
-        async with device.session() as session, session.get("/metrics") as response:
-            return await response.text()
-
-    text = asyncio.run(scrape())
     assert 'edged_mqtt_link{state="connected"} 1.0' in text
     assert f"edged_memory_kv_cells {told['memory']['kv_cells']}.0" in text
 

@@ -38,7 +38,7 @@ class Device:
             link=cast(Link, bench.line),
             topics=Topics("edged", "d"),
             clock=bench.core.clock,
-            table=lambda: bench.core.settings.mqtt,
+            settings=lambda: bench.core.settings,
         )
 
     def connect(self, session: str) -> dict[str, Any]:
@@ -131,10 +131,16 @@ async def test_info_follows_a_reload_and_is_told_only_if_it_changed(device: Devi
     device.connect("own-1")
     device.presence.reload()
     assert len(device.said("info")) == 1
-    mqtt = device.core.settings.mqtt.model_copy(update={"commands": ("reload",)})
-    device.core.settings = device.core.settings.model_copy(update={"mqtt": mqtt})
+    settings = device.core.settings
+    changed = {
+        "mqtt": settings.mqtt.model_copy(update={"commands": ("reload",)}),
+        "telemetry": settings.telemetry.model_copy(update={"interval_seconds": 5}),
+    }
+    device.core.settings = settings.model_copy(update=changed)
     device.presence.reload()
-    assert [info["capabilities"]["commands"] for info in device.said("info")][1:] == [["reload"]]
+    capabilities = [info["capabilities"] for info in device.said("info")]
+    assert [one["commands"] for one in capabilities][1:] == [["reload"]]
+    assert [one["telemetry_interval_seconds"] for one in capabilities] == [60, 5]
 
 
 async def test_the_late_will_of_an_own_connection_is_said_over(device: Device) -> None:
