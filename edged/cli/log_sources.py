@@ -19,7 +19,7 @@ from edged.cli.log_event import LEVELS, Event, of_entry, of_line
 UNIT = "edged"
 _LOOK_SECONDS = 0.2
 _PRIORITIES = {"debug": "debug", "info": "info", "warning": "warning", "error": "err"}
-_ELSEWHERE = (
+ELSEWHERE = (
     "a daemon that no systemd started logs to its stderr: `edgectl logs FILE`, or `… 2>&1 | edgectl logs -`"
 )
 
@@ -57,10 +57,10 @@ def from_journal(wanted: Wanted, *, follow: bool) -> Iterator[Event]:
     """
     try:
         reader = subprocess.Popen(
-            _command(wanted, follow=follow), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            journalctl(wanted, follow=follow), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
     except FileNotFoundError:
-        raise CommandError("there is no journalctl here", Exit.FAILED, hint=_ELSEWHERE) from None
+        raise CommandError("there is no journalctl here", Exit.FAILED, hint=ELSEWHERE) from None
     assert reader.stdout is not None
     assert reader.stderr is not None
     count = 0
@@ -78,7 +78,7 @@ def from_journal(wanted: Wanted, *, follow: bool) -> Iterator[Event]:
         raise CommandError("you may not read the system's journal", Exit.NOT_PERMITTED, hint=hint)
     if reader.returncode > 0 or (said and not count):
         why = said.partition("\n")[0] or f"exit code {reader.returncode}"
-        raise CommandError(f"journalctl: {why}", Exit.FAILED, hint=_ELSEWHERE)
+        raise CommandError(f"journalctl: {why}", Exit.FAILED, hint=ELSEWHERE)
 
 
 def from_file(path: str, wanted: Wanted, *, follow: bool) -> Iterator[Event]:
@@ -105,7 +105,8 @@ def _last(wanted: Wanted, events: Iterable[Event]) -> Iterator[Event]:
     return found if wanted.lines is None else iter(deque(found, wanted.lines))
 
 
-def _command(wanted: Wanted, *, follow: bool) -> list[str]:
+def journalctl(wanted: Wanted, *, follow: bool) -> list[str]:
+    """Return the command that reads the journal."""
     command = ["journalctl", f"--unit={UNIT}", "--output=json", "--all", "--no-pager"]
     if wanted.lines is not None:
         command.append(f"--lines={wanted.lines}")

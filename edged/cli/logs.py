@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from edged.cli.errors import Exit
 from edged.cli.log_event import Event, rendered
-from edged.cli.log_sources import Wanted, from_file, from_journal, from_stdin
+from edged.cli.log_sources import ELSEWHERE, Wanted, from_file, from_journal, from_stdin
 from edged.cli.output import note, print_json_line
 
 _LINES = 50
@@ -32,7 +32,7 @@ def run(args: Namespace) -> Exit:
     except KeyboardInterrupt:
         return Exit.OK if args.follow else Exit.INTERRUPTED
     if not count:
-        note("there are no such events")
+        note(f"there are no such events{'' if args.file else f'; {ELSEWHERE}'}")
     return Exit.OK
 
 

@@ -114,7 +114,7 @@ class Screen:
         shown = [self._styled(_in_one_line(text)[:columns], style) for text, style in lines[:rows]]
         if self._is_dumb:
             if shown != self._drawn:
-                self._write("\n".join([*(line.rstrip() for line in shown if line), "", ""]))
+                self._write("\n".join([*filter(None, shown), "", ""]))
             self._drawn = shown
             return
         shown += [""] * (rows - len(shown))
@@ -184,7 +184,7 @@ class Screen:
     def _styled(self, text: str, style: str) -> str:
         # Reversed video is no colour: it stays where colours are unwanted.
         wanted = style and not self._is_dumb and (self.colours or style == "7")
-        return f"\x1b[{style}m{text}\x1b[0m" if wanted else text
+        return f"\x1b[{style}m{text}\x1b[0m" if wanted else text.rstrip()
 
     def _write(self, text: str) -> None:
         # Past the buffer: a signal's handler writes, too, perhaps in the middle of another write.

@@ -45,14 +45,14 @@ def gauges(look: Look, speed: float | None, fastest: float) -> list[Gauge]:
         fastest: the most that it was.
     """
     said = "-" if speed is None else f"{speed:.1f}"
-    tokens = Gauge("tokens/s", speed, said, 0, max(fastest, 1.0), f"at most {fastest:.1f} so far")
+    tokens = Gauge("tokens/s", speed, said, 0, max(fastest, 1.0), f"fastest {fastest:.1f}")
     return [_heat(look.status), _memory(look.status), tokens, _queue(look.status)]
 
 
 def _heat(status: Fields) -> Gauge:
     celsius, target = (number(status, "watch", "thermal", f"{name}celsius") for name in ("", "target_"))
     if celsius is None or target is None:
-        return Gauge("heat", None, "-", 0, 1, "no thermometer is believed")
+        return Gauge("heat", None, "-", 0, 1, "no thermometer")
     style = HEAT_STYLES.get(text(status, "watch", "thermal", "state") or "", "")
     return Gauge(
         "heat", celsius, f"{celsius:.1f} °C", target - _SCALE, target, f"target {target:g} °C", style
@@ -74,7 +74,7 @@ def _memory(status: Fields) -> Gauge:
         return Gauge("memory", None, "-", 0, 1, "not known")
     free, total, least, whose = nearest
     style = LEVEL_STYLES.get(text(status, "watch", "memory", "level") or "", "")
-    limit = f"left of {whose}{size(int(total))}, evicts below {size(int(least))}"
+    limit = f"of {whose}{size(int(total))} left, evict at {size(int(least))}"
     return Gauge("memory", free, size(int(free)), least, max(total, least + 1), limit, style)
 
 

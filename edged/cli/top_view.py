@@ -14,7 +14,7 @@ from edged.cli.top_source import Fields, Look
 from edged.cli.top_watches import watches
 
 _NAME, _VALUE = 9, 9  # columns
-_LEAST_SPARK, _MOST_KEPT = 8, 240
+_LEAST_SPARK, _MOST_KEPT = 6, 240
 _HEADS = (" CLIENT", "WAY", "STATE", "TOKENS", "AGE", "PROMPT", "ID")
 _WIDTHS = (12, 6, 8, 6, 4, 6)
 _RIGHT = frozenset({3, 4, 5})
