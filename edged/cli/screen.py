@@ -101,7 +101,8 @@ class Screen:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines; 80 × 24 where the terminal does not know."""
-        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+        with _terminal():
+            columns, lines = os.get_terminal_size(sys.stdout.fileno())
         return columns or 80, lines or 24
 
     def draw(self, lines: Sequence[Line]) -> None:
@@ -156,10 +157,10 @@ class Screen:
             os.read(self._woken, _MAX_BYTES)
         if sys.stdin not in ready:
             return
-        text = os.read(sys.stdin.fileno(), _MAX_BYTES).decode(errors="replace")
-        if not text:
-            raise KeyboardInterrupt  # the terminal is gone
-        yield from keys_of(text)
+        with _terminal():
+            if not (data := os.read(sys.stdin.fileno(), _MAX_BYTES)):
+                raise EOFError
+        yield from keys_of(data.decode(errors="replace"))
 
     def _take(self) -> None:
         tty.setcbreak(sys.stdin)
@@ -168,7 +169,7 @@ class Screen:
             self._write(_OPEN)
 
     def _leave(self) -> None:
-        with contextlib.suppress(OSError, termios.error):  # the terminal is gone
+        with contextlib.suppress(KeyboardInterrupt, termios.error):  # the terminal is gone
             if not self._is_dumb:
                 self._write(_CLOSE)
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
@@ -189,8 +190,18 @@ class Screen:
     def _write(self, text: str) -> None:
         # Past the buffer: a signal's handler writes, too, perhaps in the middle of another write.
         data = text.encode(sys.stdout.encoding, "replace")
-        while data:
-            data = data[os.write(sys.stdout.fileno(), data) :]
+        with _terminal():
+            while data:
+                data = data[os.write(sys.stdout.fileno(), data) :]
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[None]:
+    """End the view as Ctrl-C does where the terminal is gone."""
+    try:
+        yield
+    except (OSError, EOFError):
+        raise KeyboardInterrupt from None
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -9,7 +9,7 @@ from argparse import Namespace
 from functools import partial
 
 from edged.cli.checks import Fields
-from edged.cli.client import LIVE_SECONDS, Daemon
+from edged.cli.client import FIRST_SECONDS, LIVE_SECONDS, Daemon
 from edged.cli.errors import CommandError, Exit
 from edged.cli.output import print_json_line
 from edged.cli.screen import Line, Screen, lost, wrapped
@@ -31,7 +31,7 @@ def watch(args: Namespace) -> Exit:
 
 
 def _on_screen(daemon: Daemon, seconds: float) -> None:
-    status, problem = _get(daemon), ""
+    status, problem = _get(daemon, FIRST_SECONDS), ""
     with Screen("edgectl status --json") as screen:
         while True:
             for key in screen.show(partial(lines, status, problem), seconds):
@@ -61,7 +61,7 @@ def lines(status: Fields, problem: str, size: tuple[int, int]) -> list[Line]:
 
 def _one_after_the_other(daemon: Daemon, seconds: float, *, as_json: bool) -> None:
     show = print_json_line if as_json else _print
-    show(_get(daemon))
+    show(_get(daemon, FIRST_SECONDS))
     while True:
         time.sleep(seconds)
         try:
@@ -77,6 +77,6 @@ def _print(status: Fields) -> None:
     print(flush=True)
 
 
-def _get(daemon: Daemon) -> Fields:
-    status: Fields = daemon.get("/v1/status", timeout=LIVE_SECONDS)
+def _get(daemon: Daemon, timeout: float = LIVE_SECONDS) -> Fields:
+    status: Fields = daemon.get("/v1/status", timeout=timeout)
     return status

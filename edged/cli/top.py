@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 
 from edged.cli.chart import can_draw
-from edged.cli.client import Daemon
+from edged.cli.client import FIRST_SECONDS, Daemon
 from edged.cli.errors import CommandError, Exit
 from edged.cli.screen import Screen
 from edged.cli.top_source import Source
@@ -19,7 +19,7 @@ def run(args: Namespace) -> Exit:
     screen = Screen("edgectl status --json", colours=not args.no_color)
     source, view = Source(Daemon.of(args)), View(blocks=can_draw())
     with contextlib.suppress(KeyboardInterrupt):
-        view.take(source.look(), time.monotonic())
+        view.take(source.look(FIRST_SECONDS), time.monotonic())
         with screen:
             while _shown(screen, source, view, args.interval):
                 try:

@@ -40,13 +40,17 @@ class Source:
         self._daemon = daemon
         self._may_command = True
 
-    def look(self) -> Look:
+    def look(self, timeout: float = LIVE_SECONDS) -> Look:
         """Ask for everything.
+
+        Args:
+            timeout: seconds for the first answer.
 
         Raises:
             CommandError: the daemon can't be reached, or does not answer in time.
         """
-        status, telemetry = self._ask("GET", "/v1/status"), self._ask("GET", "/v1/telemetry")
+        status = self._ask("GET", "/v1/status", timeout=timeout)
+        telemetry = self._ask("GET", "/v1/telemetry")
         listed = self._requests()
         return Look(status, telemetry, listed["requests"], listed["total"], self._may_command)
 
@@ -73,7 +77,9 @@ class Source:
                 return data
         return self._ask("GET", "/v1/requests")
 
-    def _ask(self, method: str, path: str, body: Fields | None = None) -> Fields:
-        with self._daemon.request(method, path, body, timeout=LIVE_SECONDS) as response:
+    def _ask(
+        self, method: str, path: str, body: Fields | None = None, *, timeout: float = LIVE_SECONDS
+    ) -> Fields:
+        with self._daemon.request(method, path, body, timeout=timeout) as response:
             answer: Fields = response.json()
         return answer

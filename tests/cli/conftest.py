@@ -6,6 +6,7 @@ every refusal and every break can be had at will; the end-to-end tests use the r
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import copy
 import fcntl
@@ -336,13 +337,19 @@ def environ() -> dict[str, str]:
 
 
 class Person:
-    """edgectl on a terminal of its own, as a person sees it."""
+    """edgectl, or another program, on a terminal of its own, as a person sees it."""
 
-    def __init__(self, arguments: tuple[str, ...], env: Mapping[str, str], stdout: int | None = None) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        env: Mapping[str, str],
+        stdout: int | None = None,
+        program: tuple[str, ...] = EDGECTL,
+    ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         self.process = subprocess.Popen(
-            [*EDGECTL, *arguments],
+            [*program, *arguments],
             stdin=slave,
             stdout=slave if stdout is None else stdout,
             stderr=slave,
@@ -352,6 +359,7 @@ class Person:
         )
         os.close(slave)
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
         self._read_to = 0
 
     def type(self, text: str) -> None:
@@ -422,7 +430,7 @@ class Person:
             data = os.read(self._master, 65536)
         except OSError:  # EIO: nobody holds the other end any more
             return False
-        self.seen += data.decode()
+        self.seen += self._decoder.decode(data)
         return bool(data)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cli.conftest import EDGECTL, Person, environment
 from tests.cli.top_looks import look, request, status
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Exchange, Person, Run, SmallDaemon, Terminal
+    from tests.cli.conftest import Exchange, Run, SmallDaemon, Terminal
 
 COLOUR = re.compile(r"\x1b\[([0-9]+)m")
 CLOSE = "\x1b[?1049l"
@@ -129,15 +131,25 @@ def test_signals_leave_the_terminal_as_it_was(terminal: Terminal, number: signal
     assert person.seen.endswith(CLOSE), "and nothing is said after it"
 
 
-def test_ctrl_z_gives_the_terminal_back_and_takes_it_again(terminal: Terminal) -> None:
-    person = terminal("top", "--interval", "3600")
-    person.expect("[q]uit")
-    person.type("\x1a")
-    person.expect(CLOSE)
-    # No shell looks after it here, so that the kernel has it go on at once.
-    person.expect("\x1b[?1049h")
-    person.expect("[q]uit")
-    leave(person)
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no shell with job control")
+def test_ctrl_z_lends_the_terminal_to_the_shell(daemon: SmallDaemon) -> None:
+    environ = environment(EDGED_SOCKET=str(daemon.socket), TERM="xterm", PS1="$ ")
+    person = Person(("--norc", "-i"), environ, program=("bash",))
+    try:
+        person.type(f"{' '.join(EDGECTL)} top --interval 3600\n")
+        person.expect("[q]uit")
+        person.type("\x1a")
+        person.expect(CLOSE)
+        person.expect("Stopped")
+        person.type("fg\n")
+        person.expect("\x1b[?1049h")
+        person.expect("[q]uit")
+        person.type("q")
+        person.expect(CLOSE)
+        person.type("exit\n")
+        assert person.end() == 0
+    finally:
+        person.close()
 
 
 # --- requests ---

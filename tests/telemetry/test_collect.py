@@ -146,7 +146,7 @@ async def test_requests_and_cells_in_use(core: Core, make_snapshot: MakeSnapshot
     engine.say("one")  # type: ignore[attr-defined]
     told = make_snapshot()
     assert (told.inference.requests.running, told.inference.requests.queued) == (1, 1)
-    assert told.memory.kv_cells_used == 4
+    assert (told.inference.answer_tokens_total, told.memory.kv_cells_used) == (1, 4)
     engine.answer()  # type: ignore[attr-defined]
     waits.cancel()
     told = make_snapshot()
