@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs lock clean
+.PHONY: help demo test lint docs cluster lock clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +23,14 @@ lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed ## write config/edged.toml and the tables of docs/configuration.md anew
+docs: $(VENV)/.installed ## write config/edged.toml, the tables of settings and telemetry, and its schema anew
 	$(BIN)/python -m tools.settings_docs
+	$(BIN)/python -m tools.telemetry_docs
+
+cluster: $(VENV)/.installed-test ## kill a node of a NATS cluster and cut a bridge, under devices and daemons
+	mkdir -p .cache && $(BIN)/python tools/make_tiny_model.py --out .cache/tiny.gguf
+	$(BIN)/python -m tools.cluster nats --model .cache/tiny.gguf
+	$(BIN)/python -m tools.cluster bridge --model .cache/tiny.gguf
 
 lock: ## write the lock files anew, with the newest versions that fit
 	set -e; uv=$$(mktemp -d); trap 'rm -rf "$$uv"' EXIT; \

@@ -26,6 +26,7 @@ from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http import HttpFrontend
 from edged.settings import Settings, SettingsError, changes, load, reloaded
 from edged.systemd import Notifier, listen_fds
+from edged.telemetry.service import Telemetry
 from edged.watch.liveness.judge import Judge
 from edged.watch.liveness.part import Part
 from edged.watch.liveness.thread import LivenessThread
@@ -68,14 +69,28 @@ class App:
         self._watches = Watches(self._core, planner, self._give_up, root=root)
         self._judge = Judge(self._core, self._notifier)
         self._liveness = LivenessThread(self._judge, self._core)
-        self._commands = Commands(self._core, planner, reload=self._reload, set_log_level=log.set_level)
-        self._http = HttpFrontend(self._core, settings, self._commands)
+        self._telemetry = Telemetry(
+            self._core, memory=self._watches.memory, thermal=self._watches.thermal, root=root
+        )
+        history = self._telemetry.history
+        self._commands = Commands(
+            self._core,
+            planner,
+            reload=self._reload,
+            set_log_level=log.set_level,
+            history=history.page if history else None,
+        )
+        self._http = HttpFrontend(self._core, settings, self._commands, self._telemetry)
         self._mqtt: MqttFrontend | None = None
         if self._durable is not None:
             from edged.frontends.mqtt.frontend import MqttFrontend  # it takes memory: only where it is used
 
             self._mqtt = MqttFrontend(
-                core=self._core, commands=self._commands, settings=settings, clock=clock
+                core=self._core,
+                commands=self._commands,
+                telemetry=self._telemetry,
+                settings=settings,
+                clock=clock,
             )
         self._name_parts()
         self._stop = asyncio.Event()
@@ -117,6 +132,8 @@ class App:
             stack.push_async_callback(_cancelled, engine)
             watches = asyncio.create_task(self._watches.run(), name="watches")
             stack.push_async_callback(_cancelled, watches)
+            telemetry = asyncio.create_task(self._telemetry.run(), name="telemetry")
+            stack.push_async_callback(_cancelled, telemetry)
             await self._http.start(listen_fds())
             stack.push_async_callback(self._stop_serving)
             if self._mqtt is not None:

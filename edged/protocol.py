@@ -47,6 +47,7 @@ Role = Literal["system", "user", "assistant"]
 Raw = bytes  # a field below has the type's own name
 Priority = Literal["low", "normal", "high"]
 FinishReason = Literal["stop", "length", "cancelled"]
+Way = Literal["socket", "tcp", "mqtt"]
 
 # What a later version will serve. Refused by name until then: never ignored.
 _NOT_SERVED = {
@@ -293,7 +294,7 @@ class Client:
     """
 
     name: str
-    way: Literal["socket", "tcp", "mqtt"]
+    way: Way
     user: str = ""
 
     @property

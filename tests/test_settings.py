@@ -488,9 +488,10 @@ def test_reloadable_keys_are_those_that_the_design_names() -> None:
         "mqtt.chunk_milliseconds",
         "mqtt.chunk_characters",
         "mqtt.reply_expiry_seconds",
-        "mqtt.health_seconds",
         "mqtt.abandon_unheard",
         "journal.keep_results_seconds",
+        "telemetry.interval_seconds",
+        "telemetry.alarm_hold_seconds",
         *(key for key in KEYS if key.startswith("watch.liveness.")),
         *(key for key in KEYS if key.startswith(("limits.", "sessions."))),
     }

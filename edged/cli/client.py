@@ -17,6 +17,10 @@ from edged.cli.errors import CommandError, Exit, error_of_fields
 
 _PIECE_BYTES = 65536
 _MAX_LINE_BYTES = 65536
+FIRST_SECONDS = 30.0
+"""How long the first answer may take: systemd may start the daemon for it."""
+LIVE_SECONDS = 3.0
+"""How long a live view waits for each further one, and obeys no key meanwhile."""
 
 
 class Daemon:
@@ -36,7 +40,7 @@ class Daemon:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def get(self, path: str, *, timeout: float = 30.0) -> Any:
+    def get(self, path: str, *, timeout: float = FIRST_SECONDS) -> Any:
         """Return the JSON that the daemon answers to a GET.
 
         Raises:

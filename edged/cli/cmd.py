@@ -16,11 +16,11 @@ Fields = Mapping[str, Any]
 
 def run(args: Namespace) -> Exit:
     """Give the command and print what it gives back."""
-    answer = order(args, args.name, dict(map(_field, args.fields)))
+    answer = order(args, args.name, dict(map(field_of, args.fields)))
     if args.json:
         print_json(answer)
     else:
-        _print(answer["data"])
+        print_data(answer["data"])
     return Exit.OK
 
 
@@ -35,7 +35,12 @@ def order(args: Namespace, name: str, fields: Fields) -> dict[str, Any]:
     return answer
 
 
-def _field(text: str) -> tuple[str, Any]:
+def field_of(text: str) -> tuple[str, Any]:
+    """Return the field of a command that KEY=VALUE gives.
+
+    Raises:
+        CommandError: it gives none.
+    """
     name, is_given, value = text.partition("=")
     if not is_given:
         raise CommandError(f"{text!r} is no field: give KEY=VALUE", Exit.USAGE, hint="edgectl cmd --help")
@@ -45,7 +50,7 @@ def _field(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _print(data: Fields) -> None:
+def print_data(data: Fields) -> None:
     """Print lists of objects as tables, all else as rows of names and values."""
     tables = {name: value for name, value in data.items() if _is_table(value)}
     paging = {"page", "pages"} if "pages" in data else set()

@@ -38,6 +38,22 @@ def print_rows(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozens
         print("  ".join(cells).rstrip())
 
 
+def cells(texts: Sequence[str], widths: Sequence[int], columns: int, *, right: frozenset[int]) -> str:
+    """Return a row of a table that is as wide as the screen: what is too long for its column is cut.
+
+    Args:
+        texts: one a column; the last has what room is left.
+        widths: of all columns but the last.
+        columns: of the screen.
+        right: which are set flush right.
+    """
+    parts = []
+    for place, (text, width) in enumerate(zip(texts, widths, strict=False)):
+        cut = text if len(text) <= width else f"{text[: width - 1]}…"
+        parts.append(cut.rjust(width) if place in right else cut.ljust(width))
+    return f"{' '.join(parts)} {texts[-1]}"[:columns].ljust(columns)
+
+
 def note(text: str) -> None:
     """Tell a person something beside the output; scripts are spared it."""
     if sys.stderr.isatty():
@@ -59,3 +75,11 @@ def duration(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     first = next((place for place, (amount, _) in enumerate(parts) if amount), 3)
     return " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2])
+
+
+def ago(seconds: float) -> str:
+    """Return a time in its largest unit, in four characters at most."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{min(int(seconds // length), 999)}{unit}"
+    return f"{max(0, int(seconds))}s"

@@ -6,59 +6,63 @@ It imports none of the commands' modules: what a command does stands in the modu
 from __future__ import annotations
 
 import argparse
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
 from edged import __version__
-from edged.cli.errors import EXIT_MEANINGS, CommandError, Exit
+from edged.cli.arguments import (
+    above_zero,
+    command_name,
+    count,
+    device_id,
+    moment,
+    name,
+    natural,
+    number,
+    request_id,
+    topic_root,
+)
+from edged.cli.parsing import Parser, add_command, add_common
 
-EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_MEANINGS.items())
+STATES = ("online", "stale", "dead", "stopped", "unknown")
 
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Sets the help in a fixed width: argparse asks for the terminal's at every option, by a slow import."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=80)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            **options,
-            epilog=EXIT_CODES,
-            formatter_class=_HelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
-        raise CommandError(message, Exit.USAGE, hint=f"{self.prog} --help")
+HISTORY_FIGURES = (
+    *("temperature", "duty", "power", "memory", "engine", "load", "queue", "running", "answers", "tokens"),
+    *("speed", "first_token"),
+)
 
 
 def build_parser() -> Parser:
     """Return the parser of the whole command line; `args.command` names the module to run."""
     parser = Parser(prog="edgectl", description="Ask and tend edged, the language-model daemon.")
     parser.add_argument("--version", action="version", version=f"edgectl {__version__}")
-    _add_common(parser, default=None)
+    add_common(parser, default=None)
     commands = parser.add_subparsers(prog="edgectl", dest="command", metavar="COMMAND", required=True)
-    _add_ask(_add(commands, "ask", "Ask one question; the answer alone goes to stdout, as it comes."))
-    _add_chat(_add(commands, "chat", "Talk with the model; the daemon keeps the conversation.", json=False))
-    _add(commands, "status", "Show how the daemon, its model and its engine do.")
-    _add_cancel(_add(commands, "cancel", "Cancel a request of yours."))
-    _add_model(_add(commands, "model", "List, examine, fetch, verify and choose models."))
-    _add_config(_add(commands, "config", "Show or check the configuration."))
-    _add_cmd(_add(commands, "cmd", "Give the daemon an operator's command; only root and its own user may."))
-    _add(commands, "doctor", "Check the daemon and what it depends on, and say what to do.")
+    _add_ask(add_command(commands, "ask", "Ask one question; the answer alone goes to stdout, as it comes."))
+    _add_chat(
+        add_command(commands, "chat", "Talk with the model; the daemon keeps the conversation.", json=False)
+    )
+    _add_status(add_command(commands, "status", "Show how the daemon, its model and its engine do."))
+    which = "Watch the daemon live; q quits, k cancels the request that the arrows select."
+    _add_top(add_command(commands, "top", which, json=False))
+    which = "Show what the daemon has logged, readably; --json: an event a line."
+    _add_logs(add_command(commands, "logs", which))
+    which = "Draw what the device did in the last hours: heat, memory, speed."
+    _add_history(add_command(commands, "history", which))
+    _add_cancel(add_command(commands, "cancel", "Cancel a request of yours."))
+    _add_model(add_command(commands, "model", "List, examine, fetch, verify and choose models."))
+    _add_config(add_command(commands, "config", "Show or check the configuration."))
+    _add_order(
+        add_command(commands, "cmd", "Give the daemon an operator's command; only root and its own user may.")
+    )
+    add_command(commands, "doctor", "Check the daemon and what it depends on, and say what to do.")
     which = "Measure how fast the running daemon reads prompts and answers, by requests at once."
-    _add_bench(_add(commands, "bench", which))
-    _add_mqtt(_add(commands, "mqtt", "Ask through an MQTT broker, watch its traffic, tidy up there."))
-    _add_completion(_add(commands, "completion", "Print a completion script for your shell.", json=False))
+    _add_bench(add_command(commands, "bench", which))
+    _add_mqtt(add_command(commands, "mqtt", "Ask through an MQTT broker, watch its traffic, tidy up there."))
+    _add_fleet(add_command(commands, "fleet", "See, ask and command all devices at an MQTT broker."))
+    _add_completion(
+        add_command(commands, "completion", "Print a completion script for your shell.", json=False)
+    )
     return parser
 
 
@@ -71,74 +75,11 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPa
                 yield from subcommands(command)
 
 
-def number(text: str) -> float:
-    """Parse a finite number."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError
-    return value
-
-
-def count(text: str) -> int:
-    """Parse a whole number from 1 on."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _matching(pattern: str, words: str) -> Callable[[str], str]:
-    """Return what parses a text that must match a pattern as a whole."""
-
-    def parse(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise argparse.ArgumentTypeError(f"must be {words}")
-        return text
-
-    return parse
-
-
-request_id = _matching("[A-Za-z0-9_.:-]{1,64}", "1 to 64 characters of A-Z a-z 0-9 _ . : -")
-command_name = _matching("[a-z_]{1,64}", "of the letters a-z and _")
-name = _matching("[A-Za-z0-9_.-]{1,64}", "1 to 64 characters of A-Z a-z 0-9 _ . -")
-
-
-def device_id(text: str) -> str:
-    """Parse the id of a device."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
-        raise argparse.ArgumentTypeError("must be 1 to 63 characters of a-z 0-9 -, the first of them no -")
-    return text
-
-
-def topic_root(text: str) -> str:
-    """Parse the first levels of edged's topics."""
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text):
-        raise argparse.ArgumentTypeError("must be levels of A-Z a-z 0-9 _ . - with / between them")
-    return text
-
-
-def _add(commands: Any, name: str, description: str, *, json: bool = True) -> Parser:
-    parser: Parser = commands.add_parser(name, help=description, description=description)
-    _add_common(parser, default=argparse.SUPPRESS, json=json)
-    return parser
-
-
-def _add_common(parser: Parser, *, default: Any, json: bool = True) -> None:
-    """Add the options that stand before or after the command (SUPPRESS: only what is given counts)."""
-    add = parser.add_argument
-    which = "the daemon's socket (default: EDGED_SOCKET, else as configured)"
-    add("--socket", type=Path, metavar="PATH", default=default, help=which)
-    which = "the configuration file (default: EDGED_CONFIG, else /etc/edged/edged.toml)"
-    add("--config", type=Path, metavar="FILE", default=default, help=which)
-    if json:
-        which = "print one JSON document, of an error too"
-        add("--json", action="store_true", default=default or False, help=which)
-
-
-def _add_ask(parser: Parser) -> None:
+def _add_ask(parser: Parser, *, streams: bool = True) -> None:
     add = parser.add_argument
     add("text", nargs="*", metavar="TEXT", help="the question; text from stdin follows it after a blank line")
-    add("--no-stream", action="store_true", help="print the answer only when it is whole")
+    if streams:
+        add("--no-stream", action="store_true", help="print the answer only when it is whole")
     add("--system", metavar="TEXT", help="how the model should behave")
     add("--session", metavar="NAME", help="a conversation that the daemon keeps and this question continues")
     add("--max-tokens", type=int, metavar="N", help="end the answer after N tokens (default: as configured)")
@@ -163,6 +104,37 @@ def _add_ask(parser: Parser) -> None:
     )
 
 
+def _add_status(parser: Parser) -> None:
+    which = "show it again every so many seconds, in place on a terminal; --json: a line each (default: 2)"
+    parser.add_argument("--watch", nargs="?", type=above_zero, const=2.0, metavar="SECONDS", help=which)
+
+
+def _add_top(parser: Parser) -> None:
+    which = "look every so many seconds (default: 2)"
+    parser.add_argument("--interval", type=above_zero, metavar="SECONDS", default=2.0, help=which)
+    _add_no_color(parser)
+
+
+def _add_logs(parser: Parser) -> None:
+    add = parser.add_argument
+    which = "lines of JSON as the daemon writes them, - for stdin (default: systemd's journal)"
+    add("file", nargs="?", metavar="FILE", help=which)
+    add("-f", "--follow", action="store_true", help="go on with what is logged from now on, until Ctrl-C")
+    which = "the last N of what there is (default: 50; with --since or --request, and of stdin, all)"
+    add("-n", "--lines", type=natural, metavar="N", help=which)
+    add("--level", choices=("debug", "info", "warning", "error"), help="this level and graver ones")
+    which = "what was logged since then: 90s, 10min, 2h or 1d back, 14:30, 2026-11-21 or '2026-11-21 14:30'"
+    add("--since", type=moment, metavar="TIME", help=which)
+    add("--request", type=request_id, metavar="ID", help="what was logged of one request")
+    _add_no_color(parser)
+
+
+def _add_no_color(parser: Parser) -> None:
+    parser.add_argument(
+        "--no-color", action="store_true", help="no colours, as with NO_COLOR in the environment"
+    )
+
+
 def _add_bench(parser: Parser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="short prompts and answers, once")
@@ -173,7 +145,9 @@ def _add_bench(parser: Parser) -> None:
 
 def _add_mqtt(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
-    ask = _add(actions, "ask", "Ask a device, or one of a pool, through the broker; --json: a frame a line.")
+    ask = add_command(
+        actions, "ask", "Ask a device, or one of a pool, through the broker; --json: a frame a line."
+    )
     to = ask.add_mutually_exclusive_group(required=True)
     to.add_argument("--device", type=device_id, metavar="ID", help="the device to ask")
     to.add_argument("--pool", type=name, metavar="NAME", help="ask whichever device of this pool is free")
@@ -181,14 +155,50 @@ def _add_mqtt(parser: Parser) -> None:
     ask.add_argument("--client", type=name, metavar="NAME", help=which)
     _add_ask(ask)
     _add_broker(ask)
-    watch = _add(actions, "watch", "Show the traffic, a message a line, until Ctrl-C.")
+    watch = add_command(actions, "watch", "Show the traffic, a message a line, until Ctrl-C.")
     watch.add_argument("--device", type=device_id, metavar="ID", help="of this device alone")
     watch.add_argument("--raw", action="store_true", help="show topic and payload as they are")
     _add_broker(watch)
-    forget = _add(actions, "forget", "Remove what the broker keeps of a device: its retained topics.")
+    forget = add_command(actions, "forget", "Remove what the broker keeps of a device: its retained topics.")
     forget.add_argument("device", type=device_id, metavar="ID", help="the device that is no more")
     forget.add_argument("--force", action="store_true", help="even if its status says that it is online")
     _add_broker(forget)
+
+
+def _add_fleet(parser: Parser) -> None:
+    actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
+    listed = add_command(actions, "list", "List the devices that the broker knows, the worst troubles first.")
+    which = "Watch the devices live: q quits, s sorts, f and / filter, arrows and page keys move."
+    watch = add_command(actions, "watch", which, json=False)
+    _add_no_color(watch)
+    show = add_command(actions, "show", "Show a device; exit code 1 if it is not online.")
+    show.add_argument("device", type=device_id, metavar="ID", help="which")
+    which = "Ask each device that is selected, and collect the answers."
+    ask = add_command(actions, "ask", which)
+    order = add_command(actions, "cmd", "Give an operator's command to each device that is selected.")
+    _add_order(order)
+    which = "give up on whoever has not answered by then (default: 30)"
+    order.add_argument("--timeout", type=above_zero, metavar="SECONDS", default=30.0, help=which)
+    for each in (listed, watch, ask, order):
+        _add_selection(each, all_by_default=each in (listed, watch))
+    _add_ask(ask, streams=False)
+    which = "the client level of the topics (default: the user name at the broker, else yours)"
+    ask.add_argument("--client", type=name, metavar="NAME", help=which)
+    for each in (listed, watch, show, ask, order):
+        which = "how often devices report that don't say so; stale after three times that (default: 60)"
+        each.add_argument("--interval", type=above_zero, metavar="SECONDS", default=60.0, help=which)
+        _add_broker(each)
+
+
+def _add_selection(parser: Parser, *, all_by_default: bool) -> None:
+    add = parser.add_argument
+    which = "of this id; * and ? stand for any characters; may be repeated"
+    add("--device", action="append", metavar="PATTERN", help=which)
+    add("--pool", action="append", type=name, metavar="NAME", help="of this pool; may be repeated")
+    add("--model", metavar="PATTERN", help="whose model's name fits")
+    add("--state", action="append", choices=STATES, help="in this state; may be repeated")
+    if not all_by_default:
+        add("--all", action="store_true", help="every device that the broker knows")
 
 
 def _add_broker(parser: Parser) -> None:
@@ -217,37 +227,45 @@ def _add_cancel(parser: Parser) -> None:
     parser.add_argument("id", type=request_id, metavar="ID", help="the id that the request was asked under")
 
 
+def _add_history(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--hours", type=above_zero, default=24.0, metavar="N", help="so far back (default: 24)")
+    which = "draw this; may be repeated (default: temperature, memory, tokens, speed, queue)"
+    add("--figure", action="append", choices=HISTORY_FIGURES, help=which)
+    add("--png", type=Path, metavar="FILE", help="write a picture (needs Pillow)")
+
+
 def _add_model(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
     which = "a name of the catalogue or a GGUF file (default: the configured model)"
-    _add(actions, "list", "List the catalogue and what is installed of it.")
-    show = _add(actions, "show", "Show a model's facts and the memory it takes by context size.")
+    add_command(actions, "list", "List the catalogue and what is installed of it.")
+    show = add_command(actions, "show", "Show a model's facts and the memory it takes by context size.")
     show.add_argument("model", nargs="?", metavar="MODEL", help=which)
-    fetch = _add(actions, "fetch", "Fetch a model, by the daemon if it runs.")
+    fetch = add_command(actions, "fetch", "Fetch a model, by the daemon if it runs.")
     fetch.add_argument("model", metavar="MODEL", help="a name of the catalogue or an https URL")
     fetch.add_argument("--sha256", metavar="HEX", help="what a file from a URL must hash to")
-    verify = _add(actions, "verify", "Check a model file against its known sha256.")
+    verify = add_command(actions, "verify", "Check a model file against its known sha256.")
     verify.add_argument("model", nargs="?", metavar="MODEL", help=which)
-    use = _add(actions, "use", "Have the daemon use another model, also after a restart.")
+    use = add_command(actions, "use", "Have the daemon use another model, also after a restart.")
     use.add_argument("model", nargs="?", metavar="MODEL", help="its name or file, as model list shows it")
     use.add_argument("--default", action="store_true", help="go back to the configured model")
-    _add(actions, "unload", "Free the model's memory; the next request loads it again.")
+    add_command(actions, "unload", "Free the model's memory; the next request loads it again.")
 
 
 def _add_config(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
-    _add(actions, "show", "Show the effective values and where each comes from; secrets are masked.")
-    _add(actions, "check", "Say whether the configuration is right, or list its faults.")
+    add_command(actions, "show", "Show the effective values and where each comes from; secrets are masked.")
+    add_command(actions, "check", "Say whether the configuration is right, or list its faults.")
 
 
-def _add_cmd(parser: Parser) -> None:
+def _add_order(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "name",
         type=command_name,
         metavar="NAME",
-        help="health_check, requests [page], cancel_all [client], model_list [page], model_use name, "
-        "model_unload, reload, log_level level, restart_engine",
+        help="health_check, requests [page], cancel way client id, cancel_all [client], model_list [page], "
+        "model_use name, model_unload, reload, log_level level, restart_engine, history [page]",
     )
     add(
         "fields",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 
 from edged.cli.checks import Fields, checks
 from edged.cli.client import Daemon
@@ -13,37 +14,54 @@ from edged.cli.terminal import harmless
 
 
 def run(args: Namespace) -> Exit:
-    """Print the daemon's status, and what is amiss on stderr."""
+    """Print the daemon's status, and what is amiss on stderr; again and again where that is wanted."""
+    if args.watch is not None:
+        from edged.cli.status_watch import watch
+
+        return watch(args)
     status = Daemon.of(args).get("/v1/status")
     if args.json:
         print_json(status)
         return Exit.OK
-    print_rows(
-        [
-            ("edged", _edged(status)),
-            ("device", status["device_id"]),
-            *_model(status["model"]),
-            ("engine", _engine(status["engine"])),
-            ("requests", _requests(status["requests"], status["limits"])),
-            ("speed", _speed(status["speed"])),
-            ("memory", _memory(status["memory"])),
-            *_level(status.get("watch")),
-            *_estimate(status["memory"]["engine_estimate"]),
-            *_heat(status.get("watch")),
-            ("sessions", str(status["sessions"])),
-            ("mqtt", _mqtt(status.get("mqtt"))),
-            *_journal(status.get("journal")),
-            *_clock(status.get("clock")),
-            *_parts(status.get("liveness")),
-        ]
-    )
-    sys.stdout.flush()
-    warnings = [check.says for check in checks(status) if check.state != "ok"]
-    for warning in warnings:
-        print(f"warning: {harmless(warning)}", file=sys.stderr)
-    if warnings:
-        note("edgectl doctor says what to do")
+    print_status(status)
     return Exit.OK
+
+
+def print_status(status: Fields) -> None:
+    """Print a status, and what is amiss on stderr."""
+    print_rows(rows(status))
+    sys.stdout.flush()
+    found = warnings(status)
+    for warning in found:
+        print(f"warning: {harmless(warning)}", file=sys.stderr)
+    if found:
+        note("edgectl doctor says what to do")
+
+
+def warnings(status: Fields) -> list[str]:
+    """Return what is amiss."""
+    return [check.says for check in checks(status) if check.state != "ok"]
+
+
+def rows(status: Fields) -> list[Sequence[str]]:
+    """Return a status in rows of a name and what there is to say."""
+    return [
+        ("edged", _edged(status)),
+        ("device", status["device_id"]),
+        *_model(status["model"]),
+        ("engine", _engine(status["engine"])),
+        ("requests", _requests(status["requests"], status["limits"])),
+        ("speed", _speed(status["speed"])),
+        ("memory", _memory(status["memory"])),
+        *_level(status.get("watch")),
+        *_estimate(status["memory"]["engine_estimate"]),
+        *_heat(status.get("watch")),
+        ("sessions", str(status["sessions"])),
+        ("mqtt", _mqtt(status.get("mqtt"))),
+        *_journal(status.get("journal")),
+        *_clock(status.get("clock")),
+        *_parts(status.get("liveness")),
+    ]
 
 
 def _edged(status: Fields) -> str:

@@ -85,12 +85,13 @@ class Durable:
                 `shutting_down`, or a refusal that can't be written down.
         """
         core = self.core
-        check_size(request, core.settings.limits)
-        if earlier := core.registry.duplicate(client, request, redelivered=redelivered):
-            return Admitted(earlier, repeated=True)
-        refusal = core.admission.refusal(client)
-        if refusal is not None and not self._may_write(refusal, client):
-            raise refusal
+        with core.outcomes.admission():
+            check_size(request, core.settings.limits)
+            if earlier := core.registry.duplicate(client, request, redelivered=redelivered):
+                return Admitted(earlier, repeated=True)
+            refusal = core.admission.refusal(client)
+            if refusal is not None and not self._may_write(refusal, client):
+                raise refusal
         ticket = core.lifecycle.make_ticket(request, client, id=request.id or made_id)
         ticket.outgoing.chunk_characters = chunk_characters
         if refusal is not None:

@@ -114,8 +114,7 @@ class Lifecycle:
         """Make room, keep what is worth keeping, and start the next."""
         seconds = self._leave(ticket)
         self._registry.keep(ticket)
-        if ticket.admitted:
-            self._outcomes.note_end(ticket, seconds)
+        self._outcomes.note_end(ticket, seconds)
         self._dispatcher.dispatch()
 
     def _leave(self, ticket: Ticket) -> float | None:

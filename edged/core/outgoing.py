@@ -37,6 +37,11 @@ class Outgoing:
         self._reading: int | None = None  # the same, while it is not told
 
     @property
+    def read(self) -> int:
+        """Return how many tokens of the prompt are read."""
+        return self._read
+
+    @property
     def frames(self) -> tuple[Frame, ...]:
         """Return the frames so far; of a finished request the first alone."""
         return (*((self._accepted,) if self._accepted else ()), *self._handed_on)

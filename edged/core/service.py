@@ -148,12 +148,13 @@ class Core:
         Raises:
             EdgedError: it is refused; with the figures and the remedy.
         """
-        self.admission.check_open()
-        check_size(request, self.settings.limits)
-        if earlier := self.registry.duplicate(client, request):
-            return Admitted(earlier, repeated=True)
-        self.admission.check_memory()
-        self.admission.check_limits(client)
+        with self.outcomes.admission():
+            self.admission.check_open()
+            check_size(request, self.settings.limits)
+            if earlier := self.registry.duplicate(client, request):
+                return Admitted(earlier, repeated=True)
+            self.admission.check_memory()
+            self.admission.check_limits(client)
         ticket = self.lifecycle.make_ticket(request, client)
         try:
             await asyncio.wait([self.lifecycle.admit_soon(ticket)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -120,6 +121,11 @@ def status(core: Core) -> dict[str, Any]:
         "mqtt": None,
         **{name: part() for name, part in core.status_parts.items()},
     }
+
+
+def requests(tickets: Iterable[Ticket]) -> list[dict[str, Any]]:
+    """Return the states of requests, the oldest first; no texts."""
+    return [request(ticket) for ticket in sorted(tickets, key=lambda ticket: -ticket.waited)]
 
 
 def request(ticket: Ticket) -> dict[str, Any]:

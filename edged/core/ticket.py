@@ -125,6 +125,11 @@ class Ticket:
         """Return how many tokens the answer has."""
         return len(self.generation.produced) if self.generation else 0
 
+    @property
+    def tokens_held(self) -> int:
+        """Return how many tokens of prompt and answer the engine holds for it while it runs."""
+        return self.outgoing.read + self.completion_tokens
+
     # --- for frontends ---
 
     def take_frame(self) -> Frame | None:

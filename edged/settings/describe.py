@@ -24,10 +24,11 @@ _RELOADABLE = (
     "mqtt.chunk_milliseconds",
     "mqtt.chunk_characters",
     "mqtt.reply_expiry_seconds",
-    "mqtt.health_seconds",
     "mqtt.abandon_unheard",
     "journal.keep_results_seconds",
     "watch.liveness.",
+    "telemetry.interval_seconds",
+    "telemetry.alarm_hold_seconds",
 )
 
 

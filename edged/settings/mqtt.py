@@ -24,6 +24,7 @@ _PLACEHOLDER = re.compile(r"\{(root|device_id|client)\}")
 Command = Literal[
     "health_check",
     "requests",
+    "cancel",
     "cancel_all",
     "model_list",
     "model_use",
@@ -31,6 +32,7 @@ Command = Literal[
     "reload",
     "log_level",
     "restart_engine",
+    "history",
 ]
 
 
@@ -163,7 +165,7 @@ class MqttTable(Table):
         description="Where requesters may have answers sent: how a Response Topic or reply_to must begin.",
     )
     commands: tuple[Command, ...] = Field(
-        ("health_check", "requests", "model_list", "cancel_all"),
+        ("health_check", "requests", "model_list", "history", "cancel", "cancel_all"),
         strict=False,
         description="Commands that are obeyed on <root>/v1/<device_id>/cmd/<name>.",
     )
@@ -185,9 +187,6 @@ class MqttTable(Table):
     )
     reply_expiry_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] = Field(
         3600, description="How long a broker keeps frames for a requester that is away (MQTT 5)."
-    )
-    health_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
-        60, description="How often <root>/v1/<device_id>/health is published."
     )
     abandon_unheard: Annotated[int, Field(ge=0, le=10_000)] = Field(
         0,

@@ -23,6 +23,7 @@ from edged.settings.schema import (
     SessionsTable,
     SocketTable,
 )
+from edged.settings.telemetry import TelemetryTable
 from edged.settings.types import AbsolutePath, DeviceId, Source
 from edged.settings.watch import WatchTable
 
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     mqtt: MqttTable = Field(default_factory=MqttTable)
     journal: JournalTable = Field(default_factory=JournalTable)
     watch: WatchTable = Field(default_factory=WatchTable)
+    telemetry: TelemetryTable = Field(default_factory=TelemetryTable)
 
     @classmethod
     def settings_customise_sources(

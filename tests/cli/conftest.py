@@ -6,6 +6,7 @@ every refusal and every break can be had at will; the end-to-end tests use the r
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import copy
 import fcntl
@@ -336,13 +337,19 @@ def environ() -> dict[str, str]:
 
 
 class Person:
-    """edgectl on a terminal of its own, as a person sees it."""
+    """edgectl, or another program, on a terminal of its own, as a person sees it."""
 
-    def __init__(self, arguments: tuple[str, ...], env: Mapping[str, str], stdout: int | None = None) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        env: Mapping[str, str],
+        stdout: int | None = None,
+        program: tuple[str, ...] = EDGECTL,
+    ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         self.process = subprocess.Popen(
-            [*EDGECTL, *arguments],
+            [*program, *arguments],
             stdin=slave,
             stdout=slave if stdout is None else stdout,
             stderr=slave,
@@ -352,6 +359,7 @@ class Person:
         )
         os.close(slave)
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
         self._read_to = 0
 
     def type(self, text: str) -> None:
@@ -374,6 +382,29 @@ class Person:
             if not self._read(max(0, deadline - time.monotonic())):
                 return False
         return True
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Read until a condition holds."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._read(left):
+                pytest.fail(f"it did not come to that: {self.seen[-4000:]!r}")
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give the terminal another size; who runs there gets SIGWINCH."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def modes(self) -> list[Any]:
+        """Return how the terminal is set."""
+        return termios.tcgetattr(self._master)
+
+    def picture(self) -> list[str]:
+        """Return the lines that a view has drawn, without their styles and the blanks at their ends."""
+        shown: dict[int, str] = {}
+        for row, line in re.findall(r"\x1b\[(\d+);1H(.*?)\x1b\[K", self.seen, re.DOTALL):
+            shown[int(row)] = re.sub(r"\x1b\[\d+m", "", line).rstrip()
+        return [shown.get(row, "") for row in range(1, max(shown, default=0) + 1)]
 
     def end(self) -> int:
         """Read to the end and return the exit code."""
@@ -399,7 +430,7 @@ class Person:
             data = os.read(self._master, 65536)
         except OSError:  # EIO: nobody holds the other end any more
             return False
-        self.seen += data.decode()
+        self.seen += self._decoder.decode(data)
         return bool(data)
 
 
@@ -414,7 +445,7 @@ def terminal(daemon: SmallDaemon, tmp_path: Path) -> Iterator[Terminal]:
     def start(*arguments: str, stdout: int | None = None, **env: str) -> Person:
         home = {"EDGED_SOCKET": str(daemon.socket), "HOME": str(tmp_path), "TERM": "xterm"}
         home["XDG_STATE_HOME"] = str(tmp_path / "state")
-        opened.append(Person(arguments, environment(**home, **env), stdout))
+        opened.append(Person(arguments, environment(**{**home, **env}), stdout))
         return opened[-1]
 
     yield start

@@ -88,29 +88,31 @@ def test_what_a_device_says_of_itself_is_readable(start: Start, broker: Mosquitt
     health = {
         "phase": "degraded",
         "uptime_seconds": 3725.4,
-        "requests": {"running": 2, "queued": 1, "done_total": 115, "failed_total": 0},
-        "speed": {"tokens_per_second": 61.7},
-        "memory": {"engine_bytes": 210_000_000, "available_bytes": 1_500_000_000},
-        "engine_restarts": 3,
-        "journal": {"problem": "no space left"},
+        "requests": {"running": 2, "queued": 1, "done_total": 115, "cancelled_total": 0},
+        "watch": {"memory_level": "shed", "thermal_state": "cool", "alarms": ["low_memory", "no_model"]},
+        "mqtt": {"journal_can_write": False},
     }
     device.publish("health", json.dumps(health))
-    nothing_yet = {"phase": "starting", "speed": {"tokens_per_second": None}, "memory": None}
+    nothing_yet: dict[str, object] = {
+        "phase": "starting",
+        "watch": {"memory_level": None, "alarms": []},
+        "mqtt": None,
+    }
     device.publish("health", json.dumps(nothing_yet))
     device.publish("alarm/low_memory", json.dumps({"type": "low_memory", "time": "2026-11-21T14:00:00Z"}))
     device.publish("info", json.dumps({"model": None}))
     # Anybody's who may publish there.
-    device.publish("health", '{"phase":7,"requests":[1],"speed":{"tokens_per_second":1e999},"memory":"x"}')
+    device.publish("health", '{"phase":7,"requests":{"running":1e999},"watch":{"alarms":[7]},"mqtt":"x"}')
 
     at = f"{device.id:<15}"
     assert lines(process, 6) == [
         f"{at} ← info     edged 0.1.0; smollm2, 8 × 4096 tokens; aarch64, 4 cores, 8.20 GB; pool kitchen",
-        f"{at} ← health   degraded, up 1 h 2 min; 2 running, 1 queued, 115 done, 0 failed; 62 tokens/s; "
-        "engine 210.0 MB, available 1.50 GB; the engine was restarted 3 times; journal: no space left",
+        f"{at} ← health   degraded, up 1 h 2 min; 2 running, 1 queued, 115 done, 0 cancelled; "
+        "memory shed; alarms: low_memory, no_model; the journal can't be written",
         f"{at} ← health   starting",
         f"{at} ← alarm/low_memory since 2026-11-21T14:00:00Z",
         f"{at} ← info     no model",
-        f'{at} ← health   {{"phase":7,"requests":[1],"speed":{{"tokens_per_second":1e999}},"memory":"x"}}',
+        f'{at} ← health   {{"phase":7,"requests":{{"running":1e999}},"watch":{{"alarms":[7]}},"mqtt":"x"}}',
     ]
     end(process)
 

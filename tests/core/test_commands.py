@@ -126,6 +126,25 @@ def test_the_settings_know_the_commands(house: House) -> None:
     assert set(house.commands.names) == set(Command.__args__)  # type: ignore[attr-defined]
 
 
+async def test_a_history_that_is_not_kept_is_told(house: House) -> None:
+    error = await house.refusal("history")
+    assert "telemetry.history_hours" in error.message
+
+
+async def test_pages_of_the_history(house: House) -> None:
+    commands = Commands(
+        house.core,
+        house.planner,
+        reload=dict,
+        set_log_level=house.levels.append,
+        history=lambda page: {"page": page, "rows": []},
+    )
+    assert await commands.run("history", {}) == {"page": 1, "rows": []}
+    assert (await commands.run("history", {"page": 2}))["page"] == 2
+    with pytest.raises(EdgedError, match="page"):
+        await commands.run("history", {"page": 0})
+
+
 async def test_unknown_command_is_told_the_known_ones(house: House) -> None:
     error = await house.refusal("reboot")
     assert error.code is ErrorCode.INVALID
@@ -147,6 +166,9 @@ async def test_unknown_field_is_refused_by_name_and_nothing_is_done(house: House
         *[("requests", {"page": page}) for page in (0, -1, 1.5, "1", True)],
         *[("model_list", {"page": page}) for page in (0, "x", [1])],
         *[("cancel_all", {"client": client}) for client in ("", "a b", 7, "x" * 65)],
+        *[("cancel", {"way": way, "client": "alice", "id": "a"}) for way in ("air", None)],
+        *[("cancel", {"way": "socket", "client": client, "id": "a"}) for client in ("", "a b", 7, None)],
+        *[("cancel", {"way": "socket", "client": "alice", "id": id}) for id in ("", "ä", 7, None)],
         *[("model_use", fields) for fields in ({}, {"name": ""}, {"name": 7}, {"name": "x" * 256})],
         *[("log_level", fields) for fields in ({}, {"level": "loud"}, {"level": 7}, {"level": None})],
     ],
@@ -154,7 +176,7 @@ async def test_unknown_field_is_refused_by_name_and_nothing_is_done(house: House
 async def test_field_of_another_kind_is_refused_by_name(house: House, name: str, fields: Any) -> None:
     error = await house.refusal(name, **fields)
     assert error.code is ErrorCode.INVALID
-    assert error.param in {"page", "client", "name", "level"}
+    assert error.param in {"page", "client", "name", "level", "way", "id"}
     assert error.message.startswith(error.param)
 
 
@@ -220,6 +242,17 @@ async def test_requests_come_in_pages(tmp_path: Path, tiny_model: Path) -> None:
     assert {page["pages"] for page in pages} == {3}
     ids = [request["id"] for page in pages for request in page["requests"]]
     assert ids == [f"r{number}" for number in range(120)], "the oldest first"
+
+
+async def test_cancel_ends_one_request_of_anybody(house: House) -> None:
+    mine, other = await house.ask("a", ALICE), await house.ask("a", BOB)
+    await house.run("cancel", way="socket", client="bob", id="a")
+    assert other.terminal.finish_reason == "cancelled"
+    assert mine.state == "running"
+    assert (await house.run("cancel", way="socket", client="bob", id="a"))["state"] == "finished"
+    error = await house.refusal("cancel", way="mqtt", client="alice", id="a")
+    assert (error.code, mine.state) == (ErrorCode.INVALID, "running")
+    assert "no request a of alice by way of mqtt" in error.message
 
 
 async def test_cancel_all_ends_everything_and_starts_nothing(house: House) -> None:

@@ -269,7 +269,14 @@ def test_only_known_commands_can_be_allowed() -> None:
 
 
 def test_commands_that_change_the_device_are_off_by_default() -> None:
-    assert set(Settings().mqtt.commands) == {"health_check", "requests", "model_list", "cancel_all"}
+    assert set(Settings().mqtt.commands) == {
+        "health_check",
+        "requests",
+        "model_list",
+        "history",
+        "cancel",
+        "cancel_all",
+    }
 
 
 # The journal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edged.errors import invalid
@@ -68,6 +68,20 @@ def model_of(fields: Mapping[str, Any]) -> str | None:
     raise invalid(
         f"name: must be a text of 1 to {MAX_MODEL_NAME_CHARACTERS} characters, or null", param="name"
     )
+
+
+def text_of(fields: Mapping[str, Any], name: str, is_valid: Callable[[str], bool]) -> str:
+    """Return a field that must be a text of a certain kind.
+
+    Raises:
+        EdgedError: `invalid`.
+    """
+    value = fields.get(name)
+    if not (isinstance(value, str) and is_valid(value)):
+        raise invalid(
+            f"{name}: must be the {name} of a request, as the command requests lists it", param=name
+        )
+    return value
 
 
 def one_of(fields: Mapping[str, Any], name: str, allowed: Sequence[str]) -> str:

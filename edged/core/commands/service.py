@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import structlog
 
-from edged.core.commands.fields import check_known, client_of, one_of, page_of, paged
+from edged.core.commands.fields import check_known, client_of, one_of, page_of, paged, text_of
 from edged.core.commands.models import ModelCommands
-from edged.core.status import request
+from edged.core.status import requests
 from edged.errors import EdgedError, ErrorCode, invalid
 from edged.log import Level
+from edged.protocol import Client, Way, valid_name, valid_request_id
 
 if TYPE_CHECKING:
     from edged.core.service import Core
@@ -21,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
-_THAT_ONLY_LOOK = frozenset({"health_check", "requests", "model_list"})
+_THAT_ONLY_LOOK = frozenset({"health_check", "requests", "model_list", "history"})
 
 
 class Commands:
@@ -36,6 +38,7 @@ class Commands:
         reload: reads the settings again; returns the keys that `changed`, those that `needs_restart`, and
             the `faults` for which the settings stay as they are.
         set_log_level: shows events of this level and above from now on.
+        history: gives a page of what was; None where none is kept.
     """
 
     def __init__(
@@ -45,14 +48,17 @@ class Commands:
         *,
         reload: Callable[[], dict[str, Any]],
         set_log_level: Callable[[Level], None],
+        history: Callable[[int], dict[str, Any]] | None = None,
     ) -> None:
         self._core = core
         self._reload_settings = reload
         self._set_log_level = set_log_level
+        self._read_history = history
         self._models = ModelCommands(core, planner)
         self._handlers: dict[str, Handler] = {
             "health_check": self._health_check,
             "requests": self._requests,
+            "cancel": self._cancel,
             "cancel_all": self._cancel_all,
             "model_list": self._models.list,
             "model_use": self._models.use,
@@ -60,6 +66,7 @@ class Commands:
             "reload": self._reload,
             "log_level": self._log_level,
             "restart_engine": self._restart_engine,
+            "history": self._history,
         }
         self.names = tuple(self._handlers)
 
@@ -99,8 +106,18 @@ class Commands:
         """List what waits and runs, of all clients, the oldest first; no texts."""
         check_known(fields, "page")
         page = page_of(fields)
-        tickets = sorted(self._core.in_hand(), key=lambda ticket: -ticket.waited)
-        return paged("requests", [request(ticket) for ticket in tickets], page)
+        return paged("requests", requests(self._core.in_hand()), page)
+
+    async def _cancel(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Cancel one request, named as `requests` names it."""
+        check_known(fields, "way", "client", "id")
+        way = one_of(fields, "way", get_args(Way))
+        client, id = text_of(fields, "client", valid_name), text_of(fields, "id", valid_request_id)
+        ticket = self._core.find(Client(client, cast(Way, way)), id)
+        if ticket is None:
+            raise invalid(f"no request {id} of {client} by way of {way} is known, or it ended too long ago")
+        ticket.cancel()
+        return {"id": ticket.id, "state": ticket.state}
 
     async def _cancel_all(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Cancel what waits and runs, of one client or of all."""
@@ -132,3 +149,11 @@ class Commands:
         self._models.check_idle()
         self._core.engine.restart()
         return {"going_on": self._core.running}
+
+    async def _history(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was, minute by minute; the first page is the newest hour."""
+        check_known(fields, "page")
+        page = page_of(fields)
+        if self._read_history is None:
+            raise EdgedError(ErrorCode.NOT_ALLOWED, "no history is kept here (telemetry.history_hours = 0)")
+        return await asyncio.to_thread(self._read_history, page)

@@ -32,6 +32,7 @@ from edged.frontends.http.models import ModelHandlers, fetch_model
 from edged.frontends.http.openai_errors import http_error
 from edged.frontends.http.sockets import BACKLOG, SocketFile, listen_tcp, listen_unix
 from edged.frontends.http.status import StatusHandlers
+from edged.frontends.http.telemetry import TelemetryHandlers
 from edged.frontends.http.texts import apply_template, detokenize, tokenize
 from edged.frontends.http.wire import Wire
 from edged.protocol import valid_request_id
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from edged.core import Core
     from edged.core.commands import Commands
     from edged.settings import Settings
+    from edged.telemetry.service import Telemetry
 
 _log = structlog.get_logger(__name__)
 
@@ -55,10 +57,17 @@ class HttpFrontend:
     """OpenAI's API on a Unix socket and, where configured, on TCP."""
 
     def __init__(
-        self, core: Core, settings: Settings, commands: Commands, *, limits: ConnectionLimits | None = None
+        self,
+        core: Core,
+        settings: Settings,
+        commands: Commands,
+        telemetry: Telemetry,
+        *,
+        limits: ConnectionLimits | None = None,
     ) -> None:
         self._core = core
         self._commands = commands
+        self._figures = TelemetryHandlers(telemetry, commands, serves_metrics=settings.telemetry.prometheus)
         self._settings = settings
         self._limits = limits or ConnectionLimits()
         token = settings.http.token
@@ -100,6 +109,7 @@ class HttpFrontend:
         """
         for listener in self._listeners:
             listener.close()
+        self._figures.close()
         if self._file is not None:
             self._file.remove()
         if (server := self._runner.server) is not None:
@@ -149,9 +159,13 @@ class HttpFrontend:
             ("GET", "/v1/models", models.index),
             ("GET", "/v1/models/{name}", models.show),
             ("POST", "/v1/models/fetch", self._fetch),
+            ("GET", "/v1/requests", status.index),
             ("GET", "/v1/requests/{id}", status.show),
             ("DELETE", "/v1/requests/{id}", status.cancel),
             ("GET", "/v1/status", status.status),
+            ("GET", "/v1/telemetry", self._figures.show),
+            ("GET", "/v1/history", self._figures.history),
+            ("GET", "/metrics", self._figures.metrics),
             ("POST", "/v1/cmd/{name}", commands.run),
             ("GET", "/health", status.health),
             ("GET", "/health/alive", status.alive),

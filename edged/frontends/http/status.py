@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from edged.core.status import requests
 from edged.frontends.http.context import REQUEST_ID, client_of
 from edged.frontends.http.openai_errors import HttpError
 from edged.protocol import frame_fields
@@ -31,6 +32,12 @@ class StatusHandlers:
     async def status(self, _request: web.Request) -> web.Response:
         """Return the daemon's status."""
         return web.json_response(self._core.status())
+
+    async def index(self, request: web.Request) -> web.Response:
+        """List the client's requests that have not ended."""
+        identity = client_of(request).identity
+        own = [ticket for ticket in self._core.in_hand() if ticket.client.identity == identity]
+        return web.json_response({"requests": requests(own), "total": len(own)})
 
     async def show(self, request: web.Request) -> web.Response:
         """Return a request's state and the frames that it has had."""

@@ -271,9 +271,12 @@ class Asks:
         match ticket.terminal:
             case Failed(code=ErrorCode.ABANDONED):
                 self.counters.unheard += 1
-            case Done(text=text) if self._table().last_answer:
+            case Done(text=text) if self._publishes_answers():
                 fields = {**self._head(), "text": text[:LAST_ANSWER_CHARACTERS], **self._core.clock.fields()}
                 self._outbox.publish(Publication(self._topics.last_answer, encode(fields).encode()))
+
+    def _publishes_answers(self) -> bool:
+        return self._table().last_answer or self._core.settings.telemetry.homeassistant
 
     def _head(self) -> dict[str, Any]:
         return {"v": PROTOCOL_VERSION, "device_id": self._topics.device_id}

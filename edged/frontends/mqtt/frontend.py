@@ -14,8 +14,10 @@ from edged.frontends.mqtt.message import Message
 from edged.frontends.mqtt.operators import Operators
 from edged.frontends.mqtt.outbox import Outbox
 from edged.frontends.mqtt.pool import Pool
-from edged.frontends.mqtt.presence import DUPLICATE_ID, Presence
+from edged.frontends.mqtt.presence import Presence
+from edged.frontends.mqtt.reporter import Reporter
 from edged.frontends.mqtt.topics import Arrival, Topics
+from edged.telemetry.alarms import DUPLICATE_ID
 
 if TYPE_CHECKING:
     from edged.clock import Clock
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from edged.core.commands import Commands
     from edged.settings import Settings
     from edged.settings.mqtt import MqttTable
+    from edged.telemetry.service import Telemetry
 
 _log = structlog.get_logger(__name__)
 
@@ -35,8 +38,11 @@ CLOCK_SECONDS = 5.0
 class MqttFrontend:
     """Prompts from a broker's topics, and frames back to it."""
 
-    def __init__(self, *, core: Core, commands: Commands, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, *, core: Core, commands: Commands, telemetry: Telemetry, settings: Settings, clock: Clock
+    ) -> None:
         self._core = core
+        self._telemetry = telemetry
         self._settings = settings
         self._clock = clock
         self._topics = topics = Topics(settings.mqtt.root, settings.device_id)
@@ -54,7 +60,7 @@ class MqttFrontend:
             will=lambda session: self._presence.will(session),
             on_connected=self._connected,
             on_message=self._arrived,
-            on_duplicate=lambda: self._presence.alarm(DUPLICATE_ID),
+            on_duplicate=self._duplicate,
             clock=clock,
         )
         self._outbox = Outbox(
@@ -73,7 +79,10 @@ class MqttFrontend:
         )
         self._operators = Operators(core=core, commands=commands, link=link, topics=topics, table=self._table)
         self._presence = Presence(
-            core=core, link=link, topics=topics, clock=clock, table=self._table, link_status=self._link_status
+            core=core, link=link, topics=topics, clock=clock, settings=lambda: self._settings
+        )
+        self._reporter = Reporter(
+            telemetry=telemetry, link=link, topics=topics, clock=clock, settings=lambda: self._settings
         )
         self._pool: Pool | None = None
         if settings.mqtt.pool:
@@ -101,6 +110,7 @@ class MqttFrontend:
         self._asks.resume()
         self._run(self._link.run(), "mqtt link")
         self._run(self._presence.run(), "mqtt presence")
+        self._run(self._reporter.run(), "mqtt reporter")
         self._run(self._watch_clock(), "mqtt clock")
         if self._pool is not None:
             self._run(self._pool.run(), "mqtt pool")
@@ -138,6 +148,8 @@ class MqttFrontend:
         notes = [fault for fault in self._faults.values() if fault] if connection else []
         if connection is not None:
             notes += connection.notes(self._settings.mqtt.session_expiry_seconds)
+        counters = self._asks.counters
+        unanswerable = counters.unanswerable + self._operators.unanswerable + self._link.unusable
         return {
             "url": self._settings.mqtt.url,
             "state": self._link.state,
@@ -145,14 +157,7 @@ class MqttFrontend:
             "protocol": connection.protocol if connection else None,
             "session_present": connection.session_present if connection else None,
             "notes": notes,
-            **self._link_status(),
             "pool": self._pool.status() if self._pool else None,
-        }
-
-    def _link_status(self) -> dict[str, Any]:
-        counters = self._asks.counters
-        unanswerable = counters.unanswerable + self._operators.unanswerable + self._link.unusable
-        return {
             "reconnects": self._link.reconnects,
             "in_flight": self._link.in_flight,
             "waiting": self._link.waiting,
@@ -175,8 +180,8 @@ class MqttFrontend:
 
     async def _connected(self, connection: Connection) -> None:
         """Listen, and say that the device is here."""
-        open_ask = self._settings.mqtt.open_ask
-        filters = self._topics.subscriptions(open_ask=open_ask)
+        open_ask, homeassistant = self._settings.mqtt.open_ask, self._settings.telemetry.homeassistant
+        filters = self._topics.subscriptions(open_ask=open_ask, homeassistant=homeassistant)
         if not open_ask:  # the broker may remember it from when it was open
             await self._link.unsubscribe((self._topics.open_ask,))
         self._faults = await self._link.subscribe(
@@ -191,7 +196,13 @@ class MqttFrontend:
             if fault:
                 _log.warning("the broker refuses a subscription", filter=filter, reason=fault)
         self._presence.connected()
+        self._reporter.connected()
         self._outbox.connected()
+
+    def _duplicate(self) -> None:
+        """Tell of another device of this id."""
+        if self._telemetry.alarms.note(DUPLICATE_ID):
+            self._core.events.emit("duplicate_id")
 
     def _arrived(self, message: Message) -> None:
         """Hand a message to who deals with it."""
@@ -204,6 +215,10 @@ class MqttFrontend:
                 self._link.foreign_session()
             elif rival == "was_here":
                 self._link.foreign_trace()
+        elif arrival.subject == "homeassistant":
+            message.acknowledge()
+            if message.payload == b"online":
+                self._reporter.announce()
         elif message.topic == self._topics.open_ask and not self._settings.mqtt.open_ask:
             self._dropped += 1
             message.acknowledge()

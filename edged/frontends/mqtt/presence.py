@@ -1,9 +1,8 @@
-"""What the device says of itself: status, info, health and alarms, retained at the broker."""
+"""What the device says of itself: status and info, retained at the broker."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import platform
 import time
 from collections.abc import Callable
@@ -23,14 +22,12 @@ if TYPE_CHECKING:
     from edged.core import Core
     from edged.frontends.mqtt.link import Link
     from edged.frontends.mqtt.topics import Topics
-    from edged.settings.mqtt import MqttTable
+    from edged.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-DUPLICATE_ID = "duplicate_id"
-ALARMS = (DUPLICATE_ID,)
-CLEAR_SECONDS = 600.0  # an alarm ends when its cause has not been seen for so long
 CHECK_SECONDS = 1.0
+INFO_SECONDS = 60.0  # after so long info is looked at again: what could not be told may be told then
 
 
 class Presence:
@@ -41,8 +38,7 @@ class Presence:
         link: the connection with the broker.
         topics: this device's.
         clock: for time stamps.
-        table: settings, asked anew each time.
-        link_status: the part of `health` that is about MQTT.
+        settings: as they are now.
     """
 
     def __init__(
@@ -52,26 +48,22 @@ class Presence:
         link: Link,
         topics: Topics,
         clock: Clock,
-        table: Callable[[], MqttTable],
-        link_status: Callable[[], dict[str, Any]],
+        settings: Callable[[], Settings],
     ) -> None:
         self._core = core
         self._link = link
         self._topics = topics
         self._clock = clock
-        self._table = table
-        self._link_status = link_status
+        self._settings = settings
         self._told: tuple[str, str | None] = ("", None)  # phase and reason
         self._told_at = 0.0
         self._told_info = ""
         self._info_due = True  # to be compared with what was told
-        self._health_at = -math.inf
+        self._info_at = 0.0
         self._process = ""  # what this process's sessions have in common
         self._own_heard = False  # our birth has come back: what comes after it is no echo of earlier times
         self._rival = ""  # the last session of another device of our id, or of an earlier process
         self._again = False  # the retained status is another's
-        self._alarms: dict[str, float] = {}  # to when their cause was last seen
-        self._cleared = False
 
     def will(self, session: str) -> Publication:
         """Return what the broker publishes when the connection with this session id breaks."""
@@ -83,13 +75,6 @@ class Presence:
         self._own_heard = False
         self._told = ("", None)
         self._told_info = ""
-        self._health_at = -math.inf
-        if not self._cleared:
-            self._cleared = True
-            for type in ALARMS:
-                self._publish(self._topics.alarm(type), b"")
-        for type in self._alarms:
-            self._tell_alarm(type)
         self.refresh()
 
     def reload(self) -> None:
@@ -98,14 +83,14 @@ class Presence:
         self.refresh()
 
     async def run(self) -> None:
-        """Publish what has changed, and health at its interval, until cancelled."""
+        """Publish what has changed, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             self.refresh()
 
     def refresh(self) -> None:
         """Publish what is no longer true at the broker, such as the phase; raises nothing."""
-        for part in (self._end_alarms, self._refresh_status, self._refresh_info, self._refresh_health):
+        for part in (self._refresh_status, self._refresh_info):
             try:
                 part(time.monotonic())
             except Exception:
@@ -136,25 +121,12 @@ class Presence:
                 return "here"
         return "was_here" if left else None
 
-    def alarm(self, type: str) -> None:
-        """Raise an alarm, or note that its cause is still there."""
-        new = type not in self._alarms
-        self._alarms[type] = time.monotonic()
-        if new:
-            self._core.events.emit(type)
-            self._tell_alarm(type)
-
     def farewell(self) -> Publication | None:
         """Return the last word before an orderly end."""
         connection = self._link.connection
         if connection is None:
             return None
         return self._status("offline", "stopped", connection.session, self._core.last_words)
-
-    def _end_alarms(self, now: float) -> None:
-        for type in [type for type, seen in self._alarms.items() if now - seen > CLEAR_SECONDS]:
-            del self._alarms[type]
-            self._publish(self._topics.alarm(type), b"")
 
     def _refresh_status(self, now: float) -> None:
         connection = self._link.connection
@@ -168,28 +140,14 @@ class Presence:
         self._info_due = True
         self._link.publish(status)
 
-    def _refresh_info(self, _: float) -> None:
-        if self._link.connection is None or not self._info_due:
+    def _refresh_info(self, now: float) -> None:
+        if self._link.connection is None or not (self._info_due or now - self._info_at >= INFO_SECONDS):
             return
-        self._info_due = False
+        self._info_due, self._info_at = False, now
         info = encode(self._info())
         if info != self._told_info:
             self._told_info = info
-            self._publish(self._topics.info, info.encode())
-
-    def _refresh_health(self, now: float) -> None:
-        if self._link.connection is None or now - self._health_at < self._table().health_seconds:
-            return
-        self._health_at = now
-        self._info_due = True  # what could not be told may be told now
-        self._publish(self._topics.health, encode(self._health()).encode())
-
-    def _tell_alarm(self, type: str) -> None:
-        fields = {**self._head(), "type": type, **self._clock.fields()}
-        self._publish(self._topics.alarm(type), encode(fields).encode())
-
-    def _publish(self, topic: str, payload: bytes) -> None:
-        self._link.publish(Publication(topic, payload, retain=True))
+            self._link.publish(Publication(self._topics.info, info.encode(), retain=True))
 
     def _head(self) -> dict[str, Any]:
         return {"v": PROTOCOL_VERSION, "device_id": self._topics.device_id}
@@ -206,7 +164,7 @@ class Presence:
         return Publication(self._topics.status, encode(fields).encode(), retain=True)
 
     def _info(self) -> dict[str, Any]:
-        status = self._core.status()
+        status, settings = self._core.status(), self._settings()
         return {
             **self._head(),
             "version": __version__,
@@ -221,29 +179,12 @@ class Presence:
                 "memory_bytes": psutil.virtual_memory().total,
             },
             "capabilities": {
-                "commands": list(self._table().commands),
-                "pool": self._table().pool or None,
-                "open_ask": self._table().open_ask,
+                "commands": list(settings.mqtt.commands),
+                "pool": settings.mqtt.pool or None,
+                "open_ask": settings.mqtt.open_ask,
+                "telemetry_interval_seconds": settings.telemetry.interval_seconds,
                 "mqtt": self._link.connection.protocol if self._link.connection else None,
             },
-        }
-
-    def _health(self) -> dict[str, Any]:
-        status = self._core.status()
-        return {
-            **self._head(),
-            **self._clock.fields(),
-            "phase": status["phase"],
-            "uptime_seconds": status["uptime_seconds"],
-            "requests": status["requests"],
-            "speed": status["speed"],
-            "memory": {**status["memory"], **(status.get("watch") or {}).get("memory", {})},
-            "thermal": (status.get("watch") or {}).get("thermal"),
-            "engine_restarts": status["engine"]["restarts"],
-            "engine_deaths": status["engine"]["deaths"],
-            "engine_next_try_seconds": status["engine"]["next_try_seconds"],
-            "mqtt": self._link_status(),
-            "journal": status["journal"],
         }
 
 

@@ -8,7 +8,9 @@ from typing import Literal
 VERSION = "v1"
 POOLS = "_pool"
 
-Subject = Literal["ask", "cancel", "command", "status"]
+Subject = Literal["ask", "cancel", "command", "status", "homeassistant"]
+HOMEASSISTANT_BIRTH = "homeassistant/status"
+"""Where Home Assistant says `online` when it has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,13 @@ class Topics:
         self.status = f"{self._base}/status"
         self.info = f"{self._base}/info"
         self.health = f"{self._base}/health"
+        self.cancel_all = f"{self._base}/cmd/cancel_all"
         self.last_answer = f"{self._base}/last_answer"
         self.open_ask = f"{self._base}/ask"
+
+    def telemetry(self, part: str) -> str:
+        """Return where a part of the telemetry is told."""
+        return f"{self._base}/telemetry/{part}"
 
     def reply(self, client: str, request_id: str) -> str:
         """Return where frames go that no Response Topic is given for."""
@@ -63,11 +70,15 @@ class Topics:
         """Return where a command's result goes."""
         return f"{self._base}/cmd/{command}/result"
 
-    def subscriptions(self, *, open_ask: bool) -> tuple[str, ...]:
+    def subscriptions(self, *, open_ask: bool, homeassistant: bool = False) -> tuple[str, ...]:
         """Return the filters of everything that this device listens to, its pool apart."""
         ask = self.open_ask
         own = (f"{ask}/+", f"{ask}/+/+", f"{self._base}/cancel/+", f"{self._base}/cmd/+", self.status)
-        return (ask, *own) if open_ask else own
+        return (
+            *((ask,) if open_ask else ()),
+            *own,
+            *((HOMEASSISTANT_BIRTH,) if homeassistant else ()),
+        )
 
     def pool_subscriptions(self, pool: str) -> tuple[str, ...]:
         """Return the filters by which the device takes its share of a pool's prompts."""
@@ -76,6 +87,8 @@ class Topics:
 
     def read(self, topic: str) -> Arrival | None:
         """Return what a topic means to this device; None: nothing."""
+        if topic == HOMEASSISTANT_BIRTH:
+            return Arrival("homeassistant")
         prefix = f"{self.root}/{VERSION}/"
         if not topic.startswith(prefix):
             return None

@@ -137,6 +137,10 @@ class MemoryPolicy:
             seconds = min(seconds, (left - step) / FASTEST)
         return max(LEAST_PERIOD, seconds)
 
+    def evicts_below(self, reading: MemoryReading) -> dict[Cause, int]:
+        """Return below how many available bytes `evict` is entered, by what may come to its end."""
+        return {domain.cause: domain.bounds.evict for domain in self._domains(MemoryState(), reading)}
+
     def room(self, reading: MemoryReading) -> int:
         """Return how many bytes may be taken now without entering `warn`."""
         domains = self._domains(MemoryState(), reading)

@@ -122,6 +122,8 @@ class MemoryWatch:
     def fields(self) -> dict[str, Any]:
         """Return what status tells."""
         found = {"level": self.level.label, "sources": self._live} | figures(self.state)
+        if self.state.reading is not None:
+            found["evicts_below_bytes"] = self._policy.evicts_below(self.state.reading)
         if self.engine_proportional_bytes is not None:
             found["engine_proportional_bytes"] = self.engine_proportional_bytes
         if self.level > Level.OK:

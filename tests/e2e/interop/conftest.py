@@ -81,7 +81,8 @@ def device(broker: Mosquitto, start_device: StartDevice) -> Device:
     """The device that tests share: text is joined by characters and sentences alone, not by time."""
     return start_device(
         broker.port,
-        mqtt={"chunk_milliseconds": 60_000, "chunk_characters": 100, "health_seconds": 1},
+        mqtt={"chunk_milliseconds": 60_000, "chunk_characters": 100},
+        telemetry={"interval_seconds": 1},
         limits={"per_client": 4},
         watch={"liveness": {"engine_seconds": 100.0}},
     )

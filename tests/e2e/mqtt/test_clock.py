@@ -84,8 +84,8 @@ def health_of(requester: Requester, year: int, *, synchronised: bool) -> bool:
 def test_jumps_change_no_ttl_and_no_answer(
     mosquitto: Mosquitto, mqtt_daemon: MqttDaemon, wall_clock: WallClock
 ) -> None:
-    mqtt = {"url": mosquitto.url, "health_seconds": 1}
-    daemon = mqtt_daemon(mosquitto, environ=wall_clock.environ, mqtt=mqtt, **TABLES)
+    telemetry = {"interval_seconds": 1}
+    daemon = mqtt_daemon(mosquitto, environ=wall_clock.environ, telemetry=telemetry, **TABLES)
     with Requester(mosquitto) as anna:
         online(daemon)
         for id in ("runs", "runs-too"):

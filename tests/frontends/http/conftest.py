@@ -35,11 +35,14 @@ from edged.protocol import (
     Usage,
 )
 from edged.settings import Settings
+from edged.telemetry.snapshot import Snapshot
 from tests.openai_client import openai_client
+from tests.telemetry.made_up import snapshot as made_up_snapshot
 
 if TYPE_CHECKING:
     from edged.core import Core
     from edged.core.commands import Commands
+    from edged.telemetry.service import Telemetry
 
 WAIT_SECONDS = 20.0
 
@@ -54,6 +57,9 @@ class FakeTicket:
         self.client = client
         self.request = request
         self.created = 1_700_000_000.5
+        self.waited = 1.25
+        self.prompt = None
+        self.completion_tokens = 0
         self.terminal: Terminal | None = None
         self.cancelled = asyncio.Event()
         self.ended = asyncio.Event()
@@ -210,8 +216,22 @@ class FakeCore:
                 return ticket
         return None
 
+    def in_hand(self) -> list[FakeTicket]:
+        return [ticket for ticket in self.tickets if ticket.terminal is None]
+
     def status(self) -> dict[str, Any]:
         return {"phase": self.phase}
+
+
+class FakeTelemetry:
+    """The telemetry's interface for frontends: one snapshot, and how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def snapshot(self) -> Snapshot:
+        self.asked += 1
+        return made_up_snapshot()
 
 
 class FakeCommands:
@@ -303,7 +323,8 @@ def make_frontend(
 ) -> HttpFrontend:
     """Return a frontend before the fakes."""
     given = cast("Commands", commands or FakeCommands())
-    return HttpFrontend(cast("Core", core), settings, given, limits=limits)
+    telemetry = cast("Telemetry", FakeTelemetry())
+    return HttpFrontend(cast("Core", core), settings, given, telemetry, limits=limits)
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http import models
 from edged.models.catalogue import DEFAULT_MODEL, Entry
 from edged.models.fetch import Fetched
-from tests.frontends.http.conftest import Service, chat_body, events_of
+from edged.protocol import Client, Request
+from tests.frontends.http.conftest import FakeTicket, Service, chat_body, events_of
 
 
 async def get(service: Service, path: str, method: str = "GET") -> tuple[int, Any]:
@@ -49,6 +50,24 @@ async def test_request_by_its_id(service: Service) -> None:
     assert (body["id"], body["state"], body["created"]) == ("mine", "finished", 1_700_000_000.5)
     assert [frame["type"] for frame in body["frames"]] == ["accepted", "done"]
     assert body["frames"][1]["text"] == "Hello 世界🙂"
+
+
+async def test_ones_own_requests_are_listed_while_they_last(service: Service) -> None:
+    service.core.script.go_on.clear()
+    bob = Client("bob", "mqtt")
+    service.core.tickets.append(FakeTicket("his", Request(prompt="hi"), bob, service.core.script))
+    async with service.session.post(
+        service.url("/v1/chat/completions"), json=chat_body(stream=True), headers={"X-Request-Id": "mine"}
+    ):
+        await service.core.submitted.get()
+        status, body = await get(service, "/v1/requests")
+        assert (status, body["total"]) == (200, 1)
+        assert [(one["id"], one["way"], one["state"]) for one in body["requests"]] == [
+            ("mine", "socket", "running")
+        ]
+        assert "hi" not in str(body), "no texts"
+        await get(service, "/v1/requests/mine", "DELETE")
+    assert await get(service, "/v1/requests") == (200, {"requests": [], "total": 0})
 
 
 async def test_cancel_by_its_id(service: Service) -> None:

@@ -14,7 +14,7 @@ import pytest
 from edged.frontends.mqtt import presence
 from edged.frontends.mqtt.link import Link
 from edged.frontends.mqtt.message import Message
-from edged.frontends.mqtt.presence import DUPLICATE_ID, Presence
+from edged.frontends.mqtt.presence import Presence
 from edged.frontends.mqtt.topics import Topics
 from tests.frontends.mqtt.bench import BASE, Bench, daemon
 from tests.frontends.mqtt.conftest import until
@@ -38,8 +38,7 @@ class Device:
             link=cast(Link, bench.line),
             topics=Topics("edged", "d"),
             clock=bench.core.clock,
-            table=lambda: bench.core.settings.mqtt,
-            link_status=dict,
+            settings=lambda: bench.core.settings,
         )
 
     def connect(self, session: str) -> dict[str, Any]:
@@ -70,37 +69,28 @@ def device(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Device:
     return Device(bench)
 
 
-async def test_a_connection_says_status_info_health_and_its_will_has_its_session(device: Device) -> None:
+async def test_a_connection_says_status_and_info_and_its_will_has_its_session(device: Device) -> None:
     will = device.connect("own-1")
     assert (will["state"], will["phase"], will["session"]) == ("offline", "lost", "own-1")
     [status] = device.said("status")
     assert (status["state"], status["phase"], status["session"]) == ("online", "ready", "own-1")
     assert (status["v"], status["device_id"], status["clock_synchronised"] in (True, False)) == (1, "d", True)
-    [health] = device.said("health")
-    told = health["engine_restarts"], health["engine_deaths"], health["engine_next_try_seconds"]
-    assert told == (2, 1, 0.5)
     assert len(device.said("info")) == 1
     assert all(p.retain for p in device.line.sent)
 
 
-async def test_old_alarms_are_cleared_at_start_and_only_then(device: Device) -> None:
-    device.connect("own-1")
-    device.connect("own-2")
-    cleared = [p for p in device.line.sent if p.topic == f"{BASE}alarm/{DUPLICATE_ID}"]
-    assert [(p.payload, p.retain) for p in cleared] == [(b"", True)]
-
-
-@pytest.mark.parametrize("broken", ["info", "health"])
-async def test_figures_that_are_out_of_reach_silence_nothing_else(
-    device: Device, monkeypatch: pytest.MonkeyPatch, broken: str
+async def test_figures_that_are_out_of_reach_are_told_when_they_are_not(
+    device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device.presence, f"_{broken}", out_of_reach)
-    device.connect("own-1")
-    assert {level for level in ("status", "info", "health") if device.said(level)} == {
-        "status",
-        "info",
-        "health",
-    } - {broken}
+    with monkeypatch.context() as fault:
+        fault.setattr(device.presence, "_info", out_of_reach)
+        device.connect("own-1")
+        assert (len(device.said("status")), device.said("info")) == (1, [])
+    device.presence.refresh()
+    assert device.said("info") == []  # not in each second
+    monkeypatch.setattr(presence, "INFO_SECONDS", 0.0)
+    device.presence.refresh()
+    assert len(device.said("info")) == 1
 
 
 async def test_a_fault_does_not_end_what_keeps_the_topics_true(
@@ -141,10 +131,16 @@ async def test_info_follows_a_reload_and_is_told_only_if_it_changed(device: Devi
     device.connect("own-1")
     device.presence.reload()
     assert len(device.said("info")) == 1
-    mqtt = device.core.settings.mqtt.model_copy(update={"commands": ("reload",)})
-    device.core.settings = device.core.settings.model_copy(update={"mqtt": mqtt})
+    settings = device.core.settings
+    changed = {
+        "mqtt": settings.mqtt.model_copy(update={"commands": ("reload",)}),
+        "telemetry": settings.telemetry.model_copy(update={"interval_seconds": 5}),
+    }
+    device.core.settings = settings.model_copy(update=changed)
     device.presence.reload()
-    assert [info["capabilities"]["commands"] for info in device.said("info")][1:] == [["reload"]]
+    capabilities = [info["capabilities"] for info in device.said("info")]
+    assert [one["commands"] for one in capabilities][1:] == [["reload"]]
+    assert [one["telemetry_interval_seconds"] for one in capabilities] == [60, 5]
 
 
 async def test_the_late_will_of_an_own_connection_is_said_over(device: Device) -> None:
@@ -208,22 +204,6 @@ async def test_nonsense_on_the_own_status_topic_is_said_over(device: Device) -> 
     assert not device.hear(state=[], session={"no": "text"})
     device.presence.refresh()
     assert len(device.said("status")) == 2
-
-
-async def test_an_alarm_is_told_on_each_connection_and_cleared_in_time(
-    device: Device, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device.connect("own-1")
-    device.presence.alarm(DUPLICATE_ID)
-    device.presence.alarm(DUPLICATE_ID)
-    assert [event.type for event in bench.events] == [DUPLICATE_ID]
-    device.connect("own-2")
-    alarms = device.said(f"alarm/{DUPLICATE_ID}")
-    assert [(alarm["type"], alarm["device_id"]) for alarm in alarms] == [(DUPLICATE_ID, "d")] * 2
-    monkeypatch.setattr(presence, "CLEAR_SECONDS", -1.0)
-    device.presence.refresh()
-    topic = f"{BASE}alarm/{DUPLICATE_ID}"
-    assert [p.payload for p in device.line.sent if p.topic == topic][-1] == b""
 
 
 async def test_the_last_word_is_stopped(device: Device) -> None:

@@ -13,7 +13,7 @@ import pytest
 from edged.engine.supervision.oom import memory
 from edged.settings.watch import MemoryTable
 from edged.watch.memory.actions import Happening, drop_cached
-from edged.watch.memory.bounds import Level
+from edged.watch.memory.bounds import Bounds, Level
 from edged.watch.memory.growth import LEAST_SECONDS_BETWEEN, REST_SECONDS, EngineFacts
 from edged.watch.memory.policy import CRITICAL_AFTER, DWELL, LEAST_PERIOD, MOST_PERIOD
 from edged.watch.memory.reading import MemoryReading
@@ -354,6 +354,7 @@ def test_status_has_level_figures_and_the_reason_while_there_is_one() -> None:
     house.step(78, after=5)
     fields = house.watch.fields()
     assert (fields["level"], fields["total_bytes"]) == ("warn", 906 * MIB)
+    assert fields["evicts_below_bytes"] == {"available": Bounds.of(906 * MIB).evict}
     assert "82 MB of 950 MB" in fields["reason"]
 
 

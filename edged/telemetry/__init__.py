@@ -1,0 +1,1 @@
+"""Telemetry: one snapshot, built in one place, and its renderings."""

@@ -1,0 +1,1 @@
+"""Thousands of simulated devices in one process, at a real broker."""
