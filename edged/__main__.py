@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import structlog
 
 from edged import __version__, log, paths
-from edged.errors import EdgedError
+from edged.errors import EdgedError, ErrorCode
+from edged.progress import STANDS_STILL
 from edged.settings import SettingsError, load
 
 WRONG_CONFIGURATION = os.EX_CONFIG  # 78: the unit does not restart on it
 CANNOT_START = 1
+NO_MEMORY = os.EX_TEMPFAIL  # 75: the unit starts it again
 
 
 def main() -> None:
@@ -27,8 +30,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="edged",
         description="Answer prompts with a local language model, on a Unix socket.",
-        epilog="SIGHUP reads the configuration again, SIGTERM stops gracefully, a second one at once. "
+        epilog="SIGHUP reads the configuration again, SIGTERM stops gracefully, a second one at once, "
+        "SIGUSR1 logs what all threads and requests are at. "
         f"Exit codes: 0 stopped as asked, {CANNOT_START} could not start, "
+        f"{STANDS_STILL} a part of it stood still, {NO_MEMORY} memory was at its end, "
         f"{WRONG_CONFIGURATION} wrong configuration.",
     )
     parser.add_argument(
@@ -50,6 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"edged: {fault}", file=sys.stderr)  # noqa: T201
         return WRONG_CONFIGURATION
     log.configure(settings.log_level)
+    faulthandler.enable()  # a watchdog's SIGABRT leaves the stacks, even of a daemon that runs no Python
     from edged.app import App  # after the settings are known to be good: it takes a while to import
 
     async def serve() -> None:
@@ -59,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
         asyncio.run(serve())
     except EdgedError as error:
         print(f"edged: {error.message}", file=sys.stderr)  # noqa: T201
-        return CANNOT_START
+        return NO_MEMORY if error.code is ErrorCode.LOW_MEMORY else CANNOT_START
     except Exception:
         structlog.get_logger("edged").exception("edged failed; please report this")
         return CANNOT_START

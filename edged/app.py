@@ -26,9 +26,15 @@ from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http import HttpFrontend
 from edged.settings import Settings, SettingsError, changes, load, reloaded
 from edged.systemd import Notifier, listen_fds
+from edged.watch.liveness.judge import Judge
+from edged.watch.liveness.part import Part
+from edged.watch.liveness.thread import LivenessThread
+from edged.watch.liveness.words import line
+from edged.watch.watch import Watches
 
 if TYPE_CHECKING:
     from edged.frontends.mqtt.frontend import MqttFrontend
+    from edged.settings.watch import LivenessTable
 
 _log = structlog.get_logger(__name__)
 
@@ -44,13 +50,14 @@ class App:
     Args:
         settings: as read at start.
         config: the file that they came from, read again on SIGHUP.
+        root: where the watches find /proc and /sys.
     """
 
-    def __init__(self, settings: Settings, config: Path | None) -> None:
+    def __init__(self, settings: Settings, config: Path | None, *, root: Path = Path("/")) -> None:
         self._settings = settings
         self._config = config
         self._notifier = Notifier.from_environment()
-        planner = Planner(settings)
+        planner = Planner(settings, lambda: self._watches.memory.memory())
         self._engine = Engine(planner.plan, stall_seconds=settings.watch.liveness.engine_seconds)
         clock = Clock()
         self._durable: Durable | None = None
@@ -58,6 +65,9 @@ class App:
             journal = Journal(settings.state_dir, settings=settings.journal, clock=clock)
             self._durable = Durable(journal, clock)
         self._core = Core(settings, self._engine, self._durable, clock=clock)
+        self._watches = Watches(self._core, planner, self._give_up, root=root)
+        self._judge = Judge(self._core, self._notifier)
+        self._liveness = LivenessThread(self._judge, self._core)
         self._commands = Commands(self._core, planner, reload=self._reload, set_log_level=log.set_level)
         self._http = HttpFrontend(self._core, settings, self._commands)
         self._mqtt: MqttFrontend | None = None
@@ -67,36 +77,63 @@ class App:
             self._mqtt = MqttFrontend(
                 core=self._core, commands=self._commands, settings=settings, clock=clock
             )
+        self._name_parts()
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
+        self._given_up: EdgedError | None = None
+
+    def _name_parts(self) -> None:
+        """Put the threads that there are under watch, beside the event loop, and hear of the engine."""
+        self._engine.supervisor.on_hang = self._judge.engine_hangs
+        if self._durable is not None:
+            journal = self._durable.journal
+            self._judge.watch(Part("journal", journal.progress, lambda: self._bounds.journal_seconds))
+        if self._mqtt is not None:
+            for name, link in self._mqtt.links.items():
+                part = Part(name, link.progress, lambda: self._bounds.daemon_seconds, link.rebuild)
+                self._judge.watch(part)
+
+    @property
+    def _bounds(self) -> LivenessTable:
+        return self._core.settings.watch.liveness
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one ends the graceful stop.
 
         Raises:
-            EdgedError: the daemon can't start; with the remedy.
+            EdgedError: the daemon can't start, with the remedy; or it has ended for want of memory
+                (`low_memory`).
         """
         async with AsyncExitStack() as stack:
             stack.enter_context(_state_directory(self._settings.state_dir))
             _make_directory(self._settings.runtime_dir, "runtime_dir")
             stack.enter_context(self._signals())
+            self._liveness.start()
+            stack.callback(self._liveness.stop)
             if self._durable is not None:
                 stack.push_async_callback(self._durable.journal.close)
                 await self._durable.open()
             engine = asyncio.create_task(self._engine.run(), name="engine")
             stack.push_async_callback(_cancelled, engine)
+            watches = asyncio.create_task(self._watches.run(), name="watches")
+            stack.push_async_callback(_cancelled, watches)
             await self._http.start(listen_fds())
             stack.push_async_callback(self._stop_serving)
             if self._mqtt is not None:
                 self._mqtt.start()
             _log.info("edged has started", version=__version__, pid=os.getpid())
-            self._notifier.ready("serving")
+            self._judge.extends = False
+            self._notifier.ready(line(self._core))
             stopped = asyncio.create_task(self._stop.wait(), name="stop")
-            await asyncio.wait([stopped, engine], return_when=asyncio.FIRST_COMPLETED)
-            if engine.done():
-                engine.result()  # a fault of ours in the supervisor: better to start anew
+            await asyncio.wait([stopped, engine, watches], return_when=asyncio.FIRST_COMPLETED)
+            for task in (engine, watches):
+                if task.done():
+                    task.result()  # a fault of ours: better to start anew
+            if self._given_up is not None:
+                raise self._given_up
 
     async def _stop_serving(self) -> None:
+        self._judge.extends = True
         self._notifier.stopping("ending what runs")
         self._notifier.extend_timeout(self._core.settings.stop_seconds + EXIT_SECONDS)
         _log.info("stopping", running=self._core.running, budget_seconds=self._core.settings.stop_seconds)
@@ -138,6 +175,14 @@ class App:
             for number in handlers:
                 loop.remove_signal_handler(number)
 
+    def _give_up(self, reason: str) -> None:
+        """End at once: to be started again by the service manager costs less than what would come."""
+        _log.critical("the daemon ends, to be started again", reason=reason)
+        self._core.last_words = reason
+        self._given_up = EdgedError(ErrorCode.LOW_MEMORY, reason)
+        self._stop.set()
+        self._stop_at_once.set()
+
     def _ask_to_stop(self) -> None:
         (self._stop_at_once if self._stop.is_set() else self._stop).set()
 
@@ -162,7 +207,7 @@ class App:
             self._http.reload(settings)
             if self._mqtt is not None:
                 self._mqtt.reload(settings)
-        self._notifier.ready("serving")
+        self._notifier.ready(line(self._core))
         return outcome
 
 

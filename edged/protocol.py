@@ -259,7 +259,8 @@ def parse_json(body: bytes) -> Any:
     except RecursionError:
         raise invalid("the body is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise invalid(f"the body is no JSON: {error.msg} at character {error.pos}") from None
+        what = error.msg.removesuffix(" at")  # as of a string that has no end
+        raise invalid(f"the body is no JSON: {what} at character {error.pos}") from None
     except ValueError as error:
         raise invalid(f"the body is no valid JSON: {error}") from None
 

@@ -19,15 +19,20 @@ class Notifier:
 
     Attributes:
         address: the notification socket; None outside systemd.
+        watchdog_seconds: the service is ended when it is not told `alive` for so long; None: nobody watches.
     """
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, *, watchdog_seconds: float | None = None) -> None:
         self.address = address
+        self.watchdog_seconds = watchdog_seconds if address else None
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Notifier:
-        """Take the address out of the environment: children must not speak for the service."""
-        return cls(environ.pop("NOTIFY_SOCKET", None))
+        """Take address and watchdog out of the environment: children must not speak for the service."""
+        microseconds, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
+        is_watched = microseconds.isdecimal() and int(microseconds) > 0 and pid in ("", str(os.getpid()))
+        seconds = int(microseconds) / 1_000_000 if is_watched else None
+        return cls(environ.pop("NOTIFY_SOCKET", None), watchdog_seconds=seconds)
 
     def ready(self, status: str) -> None:
         """Say that start or reload is complete."""
@@ -36,6 +41,11 @@ class Notifier:
     def status(self, text: str) -> None:
         """Describe the state for `systemctl status`."""
         self._send(f"STATUS={_line(text)}")
+
+    def alive(self) -> None:
+        """Feed the watchdog; where there is none this does nothing."""
+        if self.watchdog_seconds is not None:
+            self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
         """Say that a reload begins; `ready` ends it."""

@@ -143,6 +143,22 @@ def test_a_decision_has_date_status_and_its_three_parts(path: Path) -> None:
     assert re.findall(r"^## (.*)$", text, re.M) == ["Background", "Decision", "Impact"]
 
 
+def test_every_tool_is_named() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    named = {name for row in table("tool", page) for name in code_spans(row[0])}
+    programs = [path for path in ROOT.glob("tools/*.py") if '__name__ == "__main__"' in path.read_text()]
+    packages = [path.parent for path in ROOT.glob("tools/*/__main__.py")]
+    assert named == {path.stem for path in [*programs, *packages]}
+
+
+def test_the_requester_in_python_is_as_short_as_is_said() -> None:
+    [said] = re.findall(r"a requester in Python has (\d+) lines of code", (ROOT / "README.md").read_text())
+    text = (ROOT / "tools" / "examples" / "ask_mqtt.py").read_text()
+    [docstring] = re.findall(r'"""(.*?)"""\n', text, re.DOTALL)
+    lines = [line.strip() for line in text.replace(f'"""{docstring}"""', "").splitlines()]
+    assert int(said) == sum(bool(line) and not line.startswith("#") for line in lines)
+
+
 def test_the_house_on_one_page_names_what_exists() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     named = {name for name in code_spans(text) if name.startswith("edged/")}

@@ -112,6 +112,9 @@ def test_a_fault_in_json_is_told_with_its_place() -> None:
     for body, place in ((b'{"a": 1,}', "character"), (b'"abc\xff"', "byte 4"), (b"[NaN]", "NaN")):
         with pytest.raises(EdgedError, match=place):
             parse_json(body)
+    for body, words in ((b'{"a', "starting at character 1"), (b'"\n"', "control character at character 1")):
+        with pytest.raises(EdgedError, match=f"{words}$"):
+            parse_json(body)
 
 
 def test_good_json_is_read_as_it_is() -> None:

@@ -319,7 +319,9 @@ def test_faults_hold_nothing_that_commands_a_terminal(config: Path) -> None:
 
 
 def test_missing_file_is_told(config: Path) -> None:
-    assert faults_of(config, {}) == [f"{config}: No such file or directory"]
+    assert faults_of(config, {}) == [
+        f"{config}: there is no such file: put it there, or name another (--config, EDGED_CONFIG)"
+    ]
 
 
 @given(
@@ -420,7 +422,9 @@ def test_token_file_that_everybody_may_read_is_refused(tmp_path: Path) -> None:
 def test_missing_token_file_is_told(tmp_path: Path) -> None:
     path = tmp_path / "token"
 
-    assert faults_of(None, {"EDGED_HTTP__TOKEN_FILE": str(path)}) == [f"{path}: No such file or directory"]
+    assert faults_of(None, {"EDGED_HTTP__TOKEN_FILE": str(path)}) == [
+        f"{path}: there is no such file: put it there, or name another"
+    ]
 
 
 # Reload

@@ -109,9 +109,8 @@ def _mqtt(status: Fields) -> Iterator[Check]:
     if problem:
         grave: State = "warn" if state == "connected" else "fail"
         since = f" (for {duration(problem['since_seconds'])})"
-        yield Check(
-            "mqtt", grave, f"{url}: {problem['message']}{since}", problem["remedy"] or "check mqtt.url"
-        )
+        says = problem["message"] if url in problem["message"] else f"{url}: {problem['message']}"
+        yield Check("mqtt", grave, f"{says}{since}", problem["remedy"] or "check mqtt.url")
     elif state == "connected":
         yield Check("mqtt", "ok", f"{url} connected, MQTT {mqtt['protocol']}")
     else:

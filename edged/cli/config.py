@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from edged import paths
@@ -13,6 +14,7 @@ from edged.cli.output import print_json, print_rows
 from edged.cli.terminal import harmless
 from edged.settings import Settings, SettingsError, effective
 from edged.settings import load as load_settings
+from edged.settings.files import unreadable_files
 
 
 def load(args: Namespace) -> Settings:
@@ -34,17 +36,10 @@ def run(args: Namespace) -> Exit:
     try:
         settings = load_settings(_file(args))
     except SettingsError as error:
-        if args.json:
-            print_json({"valid": False, "faults": error.faults})
-        for fault in error.faults:
-            print(f"edgectl: {harmless(fault)}", file=sys.stderr)
-        return Exit.FAILED
+        return _tell(args, error.faults)
     if args.action == "check":
-        if args.json:
-            print_json({"valid": True, "faults": []})
-        else:
-            print(f"the configuration is right ({_file(args) or 'no file: defaults and environment'})")
-    elif args.json:
+        return _check(args, settings)
+    if args.json:
         print_json({key: {"value": value, "source": source} for key, value, source in effective(settings)})
     else:
         shown = (
@@ -52,6 +47,25 @@ def run(args: Namespace) -> Exit:
         )
         print_rows(shown)
     return Exit.OK
+
+
+def _check(args: Namespace, settings: Settings) -> Exit:
+    """Look at the files too that a daemon reads only when it needs them."""
+    if faults := [f"{where}: {what}" for where, what in unreadable_files(settings)]:
+        return _tell(args, faults)
+    if args.json:
+        print_json({"valid": True, "faults": []})
+    else:
+        print(f"the configuration is right ({_file(args) or 'no file: defaults and environment'})")
+    return Exit.OK
+
+
+def _tell(args: Namespace, faults: Sequence[str]) -> Exit:
+    if args.json:
+        print_json({"valid": False, "faults": faults})
+    for fault in faults:
+        print(f"edgectl: {harmless(fault)}", file=sys.stderr)
+    return Exit.FAILED
 
 
 def _file(args: Namespace) -> Path | None:

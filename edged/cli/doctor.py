@@ -71,13 +71,21 @@ def _configuration(file: Path | None) -> Iterator[Check]:
         )
         return
     from edged.settings import SettingsError, load
+    from edged.settings.files import unreadable_files
 
     try:
-        load(file)
+        settings = load(file)
     except SettingsError as error:
         for fault in error.faults:
             yield _fault(fault)
-    else:
+        return
+    unreadable = list(unreadable_files(settings))
+    for where, what in unreadable:
+        if what.forbidden:  # the daemon, another user, may well be allowed: it says so itself if not
+            yield Check("config", "warn", f"{where}: {what.why}", "sudo edgectl doctor")
+        else:
+            yield Check("config", "fail", f"{where}: {what.why}", what.remedy)
+    if not unreadable:
         yield Check("config", "ok", str(file or "no file: defaults and environment"))
 
 

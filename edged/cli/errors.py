@@ -25,7 +25,7 @@ class Exit(IntEnum):
 EXIT_MEANINGS: Mapping[Exit, str] = {
     Exit.OK: "done",
     Exit.FAILED: "the request failed, was cancelled elsewhere, or a check found faults",
-    Exit.USAGE: "wrong usage: nothing was sent",
+    Exit.USAGE: "wrong usage, or a name that nothing has: nothing was done",
     Exit.UNREACHABLE: "the daemon, or the broker, is not reachable, or went away",
     Exit.NOT_PERMITTED: "not permitted",
     Exit.RETRY: "refused for now (busy, too hot, no memory, no model, stopping): worth a retry",

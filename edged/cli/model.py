@@ -15,7 +15,8 @@ from edged.cli.model_show import show
 from edged.cli.model_use import unload, use
 from edged.cli.output import note, print_json, print_rows, size
 from edged.cli.progress import FetchProgress
-from edged.models.catalogue import CATALOGUE, find
+from edged.errors import EdgedError
+from edged.models.catalogue import CATALOGUE, Entry, find
 from edged.models.fetch import fetch
 from edged.models.store import entry_of, installed, resolve, verify
 from edged.settings import Settings
@@ -88,7 +89,7 @@ def _fetch(args: Namespace, settings: Settings) -> None:
     is_url = "://" in args.model
     if args.sha256 and not is_url:
         raise CommandError("--sha256 belongs to a URL: the catalogue knows its own", Exit.USAGE)
-    source = args.model if is_url else find(args.model)
+    source = args.model if is_url else _entry(args.model)
     with FetchProgress() as progress:
         try:
             fields = {"url" if is_url else "name": args.model, "sha256": args.sha256}
@@ -137,8 +138,15 @@ def _file(args: Namespace, settings: Settings) -> Path:
             if path.is_file():
                 return path
         if args.model.endswith(".gguf"):
-            raise CommandError(f"there is no file {args.model}", Exit.FAILED, hint="edgectl model list")
-    return resolve(None, args.model, directory)
+            raise CommandError(f"there is no file {args.model}", Exit.USAGE, hint="edgectl model list")
+    return resolve(None, _entry(args.model).name, directory)
+
+
+def _entry(name: str) -> Entry:
+    try:
+        return find(name)
+    except EdgedError as error:
+        raise CommandError(error.message, Exit.USAGE, hint="edgectl model list") from None
 
 
 def _verify(args: Namespace, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from argparse import Namespace
 from edged.cli.cmd import order
 from edged.cli.errors import CommandError, Exit
 from edged.cli.output import note, print_json, size
+from edged.errors import ErrorCode
 
 
 def use(args: Namespace) -> None:
@@ -18,7 +19,14 @@ def use(args: Namespace) -> None:
     if (args.model is None) is not args.default:
         raise CommandError("give a model's name or --default", Exit.USAGE, hint="edgectl model list")
     note("what runs comes to its end first, then the model is loaded")
-    answer = order(args, "model_use", {"name": args.model})
+    try:
+        answer = order(args, "model_use", {"name": args.model})
+    except CommandError as error:
+        if error.fields.get("code") == ErrorCode.INVALID:
+            raise CommandError(
+                error.message, Exit.USAGE, hint="edgectl model list", fields=error.fields
+            ) from None
+        raise
     if args.json:
         print_json(answer)
         return

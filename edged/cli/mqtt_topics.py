@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edged.cli.mqtt_reports import report
+
 _INWARD = ("ask", "cancel", "cmd")
 
 
@@ -47,7 +49,7 @@ class Place:
             return self.kind, " ".join(str(part) for part in parts if part)
         if self.kind == "cmd" or self.kind.startswith("cmd/"):
             text = " ".join(str(fields[key]) for key in ("status", "error") if fields.get(key)) or text
-        return self.kind, text
+        return self.kind, report(self.kind, fields) or text
 
 
 def place(topic: str, root: str) -> Place:

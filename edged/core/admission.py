@@ -18,6 +18,10 @@ from edged.settings.schema import LimitsTable
 class Admission:
     """Says whether a client's request may come in now.
 
+    Attributes:
+        low_memory: says why nothing new is let in that can't wait in the journal; None: it is.
+        too_hot: why nothing new is let in until the device has cooled; None: it is.
+
     Args:
         limits: as they are now.
         registry: whose requests are in hand.
@@ -35,6 +39,8 @@ class Admission:
         speed: Speed,
         engine: Engine,
     ) -> None:
+        self.low_memory: Callable[[], EdgedError | None] = lambda: None
+        self.too_hot: EdgedError | None = None
         self._limits = limits
         self._registry = registry
         self._dispatcher = dispatcher
@@ -47,9 +53,10 @@ class Admission:
         """Let something in that has no ticket; while the context lasts it is a request in hand all the same.
 
         Raises:
-            EdgedError: `shutting_down`, `model_unavailable` or `busy`.
+            EdgedError: `shutting_down`, `model_unavailable`, `low_memory`, `too_hot` or `busy`.
         """
         self.check_open()
+        self.check_memory()
         self.check_limits(client)
         self._visits[client.identity] += 1
         try:
@@ -77,12 +84,23 @@ class Admission:
         if self._engine.state == "failed":
             raise no_model(self._engine)
 
-    def check_limits(self, client: Client) -> None:
-        """Refuse one request more than are allowed, of one client or in all.
+    def check_memory(self) -> None:
+        """Refuse what can't wait in the journal while memory is short.
 
         Raises:
-            EdgedError: `busy`, with both figures and when to ask again.
+            EdgedError: `low_memory`, with the figures and when to ask again.
         """
+        if (refusal := self.low_memory()) is not None:
+            raise refusal
+
+    def check_limits(self, client: Client) -> None:
+        """Refuse one request more than are allowed, of one client or in all, and any while it is too hot.
+
+        Raises:
+            EdgedError: `busy` or `too_hot`, with the figures and when to ask again.
+        """
+        if self.too_hot is not None:
+            raise self.too_hot.with_traceback(None)
         limits = self._limits()
         active, running = list(self._registry.active()), self._dispatcher.running
         own = sum(ticket.client.identity == client.identity for ticket in active)

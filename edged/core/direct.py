@@ -41,6 +41,7 @@ class Direct:
         self._admission = admission
         self._outcomes = outcomes
         self._works: set[asyncio.Task[Any]] = set()
+        self._ending = stopping()  # what those are told that are ended
 
     @property
     def in_hand(self) -> int:
@@ -66,14 +67,14 @@ class Direct:
     async def tokenize(
         self, text: str, client: Client, *, add_special: bool, parse_special: bool, with_pieces: bool
     ) -> tuple[list[int], list[bytes] | None]:
-        """Return the tokens of a text and, if wanted, the bytes that each stands for; see `Engine.tokenize`.
+        """Return the tokens of a text and, if wanted, the bytes that each stands for; see `Texts.tokenize`.
 
         Raises:
             EdgedError: it is refused, or fails; with the figures and the remedy.
         """
         self._check_size("content", {"content": text})
         question = partial(
-            self._engine.tokenize,
+            self._engine.texts.tokenize,
             text,
             add_special=add_special,
             parse_special=parse_special,
@@ -93,7 +94,7 @@ class Direct:
                 f"there are {len(tokens)} tokens; {most} are allowed (limits.max_prompt_bytes)",
                 param="tokens",
             )
-        return await self._ask(client, partial(self._engine.detokenize, tokens))
+        return await self._ask(client, partial(self._engine.texts.detokenize, tokens))
 
     async def render(self, messages: Sequence[Message], client: Client) -> str:
         """Return a conversation put through the model's chat template.
@@ -104,15 +105,16 @@ class Direct:
         turns = [message.model_dump(exclude_none=True) for message in messages]
         texts = {f"{n}.{field}": text for n, turn in enumerate(turns) for field, text in turn.items()}
         self._check_size("messages", texts)
-        return await self._ask(client, partial(self._engine.render, turns))
+        return await self._ask(client, partial(self._engine.texts.render, turns))
 
     async def wait(self) -> None:
         """Return when nobody waits for an answer."""
         if self._works:
             await asyncio.wait(self._works)
 
-    def stop(self) -> None:
-        """Tell those that still wait that edged is stopping."""
+    def stop(self, error: EdgedError) -> None:
+        """Refuse those that still wait."""
+        self._ending = error
         for work in self._works:
             work.cancel()
 
@@ -144,7 +146,7 @@ class Direct:
         try:
             await asyncio.wait([task])
             if task.cancelled():
-                raise stopping()
+                raise self._ending.with_traceback(None)
             return task.result()
         finally:
             task.cancel()

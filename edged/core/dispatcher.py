@@ -30,6 +30,7 @@ class Dispatcher:
 
     Attributes:
         closed: only what has begun goes on.
+        most_tokens: what asks for a longer answer is not begun; None: any length is.
         put_back_total: how often a request was put back.
 
     Args:
@@ -41,15 +42,18 @@ class Dispatcher:
 
     def __init__(self, engine: Engine, queue: FairQueue, sessions: Sessions, preparer: Preparer) -> None:
         self.closed = False
+        self.most_tokens: int | None = None
         self.put_back_total = 0
         self._engine = engine
         self._queue = queue
         self._sessions = sessions
         self._preparer = preparer
         self._running: dict[Ticket, Turn] = {}
+        self._drained = asyncio.Event()  # nothing runs
+        self._drained.set()
         self._put_back: dict[Ticket, Turn] = {}
         self._limit: int | None = None
-        self._model_key = ""
+        self._prepared_for: tuple[str, int] | None = None  # the model, and its context
 
     @property
     def running(self) -> Collection[Ticket]:
@@ -65,6 +69,10 @@ class Dispatcher:
     def waiting(self) -> int:
         """Return how many tickets wait for their turn, or to go on."""
         return len(self._queue)
+
+    async def drained(self) -> None:
+        """Return when nothing runs."""
+        await self._drained.wait()
 
     def enqueue(self, ticket: Ticket) -> None:
         """Let a ticket wait for its turn, which may have come."""
@@ -99,10 +107,10 @@ class Dispatcher:
         self._make_room(most)
 
     def forget_prompts(self) -> None:
-        """Have what waits prepared anew if the model is another: it has other tokens."""
+        """Have what waits prepared anew if the model is another, or its context: other tokens fit it."""
         plan = self._engine.plan
-        if plan is not None and self._model_key != plan.key:
-            self._model_key = plan.key
+        if plan is not None and self._prepared_for != (plan.key, self._engine.context):
+            self._prepared_for = plan.key, self._engine.context
             for ticket in self._queue:
                 if ticket.generation is None:
                     ticket.prompt = None
@@ -117,7 +125,7 @@ class Dispatcher:
             self._queue.leave(ticket, _used(ticket))
         if ticket.generation is not None:
             self._engine.cancel(ticket.generation)  # failed from outside: it may still be running
-        turn = self._running.pop(ticket, None) or self._put_back.pop(ticket, None)
+        turn = self._take_running(ticket) or self._put_back.pop(ticket, None)
         if turn is None:
             return None
         if turn.preparation is not None:
@@ -130,12 +138,15 @@ class Dispatcher:
     def _may_run(self, ticket: Ticket) -> bool:
         if ticket in self._put_back:
             return True
+        if self.most_tokens is not None and (ticket.request.max_tokens or 0) > self.most_tokens:
+            return False
         key = _session_key(ticket)
         return not self.closed and (key is None or not self._sessions.is_running(key))
 
     def _begin(self, ticket: Ticket) -> None:
         turn = self._put_back.pop(ticket, None) or Turn(ticket)
         self._running[ticket] = turn
+        self._drained.clear()
         turn.begin(self._queue.taken_level(ticket))
         if ticket.generation is not None:
             self._go_on(turn)
@@ -201,7 +212,8 @@ class Dispatcher:
         ticket = turn.ticket
         if ticket not in self._running or not leaving.result():
             return
-        self._put_back[ticket] = self._running.pop(ticket)
+        self._take_running(ticket)
+        self._put_back[ticket] = turn
         turn.pause()
         ticket.pause()
         self.put_back_total += 1
@@ -210,6 +222,12 @@ class Dispatcher:
         self.dispatch()
 
     # --- the end ---
+
+    def _take_running(self, ticket: Ticket) -> Turn | None:
+        turn = self._running.pop(ticket, None)
+        if not self._running:
+            self._drained.set()
+        return turn
 
     def _keep_turn(self, ticket: Ticket) -> None:
         if (key := _session_key(ticket)) is None:

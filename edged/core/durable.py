@@ -92,7 +92,7 @@ class Durable:
         if refusal is not None and not self._may_write(refusal, client):
             raise refusal
         ticket = core.lifecycle.make_ticket(request, client, id=request.id or made_id)
-        ticket.chunk_characters = chunk_characters
+        ticket.outgoing.chunk_characters = chunk_characters
         if refusal is not None:
             ticket.fail(refusal)
             return Admitted(ticket)

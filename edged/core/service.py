@@ -23,6 +23,7 @@ from edged.core.preparer import Preparer
 from edged.core.queue import FairQueue
 from edged.core.registry import Registry
 from edged.core.sessions import Sessions
+from edged.core.shortage import Shortage
 from edged.core.speed import Speed
 from edged.core.status import ModelInfo, Phase
 from edged.core.ticket import Admitted, Ticket
@@ -53,7 +54,10 @@ class Core:
         deadlines: how long each may wait.
         lifecycle: a ticket's way.
         direct: answers what needs no ticket.
+        shortage: what requests meet while memory is short.
         durable: requests that outlive the daemon; None where no frontend needs them.
+        last_words: why it ends, for whom the daemon takes its leave of.
+        stalled: parts of the daemon that have something to do and do not get on.
     """
 
     def __init__(
@@ -70,6 +74,8 @@ class Core:
         self.started = time.monotonic()
         self.events = Events()
         self.status_parts: dict[str, Callable[[], Any]] = {}
+        self.last_words = "edged was stopped"
+        self.stalled: tuple[str, ...] = ()
         self.speed = Speed()
         self.outcomes = Outcomes(self.speed)
         self.registry = Registry(settings.journal.keep_results_seconds)
@@ -91,6 +97,10 @@ class Core:
             outcomes=self.outcomes,
         )
         self.direct = Direct(engine, self._limits, admission=self.admission, outcomes=self.outcomes)
+        self.shortage = Shortage(
+            engine, registry=self.registry, dispatcher=self.dispatcher, direct=self.direct
+        )
+        self.admission.low_memory = self.shortage.refusal
         self.durable = durable
         if durable is not None:
             durable.core = self
@@ -142,6 +152,7 @@ class Core:
         check_size(request, self.settings.limits)
         if earlier := self.registry.duplicate(client, request):
             return Admitted(earlier, repeated=True)
+        self.admission.check_memory()
         self.admission.check_limits(client)
         ticket = self.lifecycle.make_ticket(request, client)
         try:
@@ -208,7 +219,7 @@ class Core:
                 for ticket in begun:
                     await ticket.wait()
                 await self.direct.wait()
-        self.direct.stop()
+        self.direct.stop(stopping())
         for ticket in begun:
             if ticket.terminal is None:
                 self._give_up(ticket)
@@ -225,9 +236,11 @@ class Core:
         if self.engine.state == "failed":
             for ticket in list(self.queue):
                 ticket.fail(no_model(self.engine))
+        elif self.engine.state == "low_memory":
+            self.shortage.refuse_unwritten()
         else:
             self.dispatcher.forget_prompts()
             self.dispatcher.dispatch()
 
     def _limits(self) -> LimitsTable:
-        return self.settings.limits
+        return self.shortage.limits(self.settings.limits)

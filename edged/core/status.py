@@ -13,6 +13,7 @@ from edged import __version__
 
 if TYPE_CHECKING:
     from edged.core.service import Core
+    from edged.core.ticket import Ticket
     from edged.engine.client import Engine
 
 Phase = Literal["starting", "ready", "degraded", "stopping"]
@@ -40,7 +41,7 @@ def phase(core: Core) -> Phase:
         return "stopping"
     if core.engine.is_ready or core.engine.state == "unloaded":  # it is loaded when somebody asks
         return "ready"
-    return "degraded" if core.engine.state in ("failed", "restarting") else "starting"
+    return "degraded" if core.engine.state in ("failed", "restarting", "low_memory") else "starting"
 
 
 def model(core: Core) -> ModelInfo | None:
@@ -118,6 +119,19 @@ def status(core: Core) -> dict[str, Any]:
         "journal": core.durable.journal.status() if core.durable else None,
         "mqtt": None,
         **{name: part() for name, part in core.status_parts.items()},
+    }
+
+
+def request(ticket: Ticket) -> dict[str, Any]:
+    """Return a request's state as an operator sees it; no texts."""
+    return {
+        "id": ticket.id,
+        "client": ticket.client.name,
+        "way": ticket.client.way,
+        "state": ticket.state,
+        "age_seconds": round(ticket.waited, 1),
+        "prompt_tokens": len(ticket.prompt) if ticket.prompt is not None else None,
+        "tokens": ticket.completion_tokens,
     }
 
 

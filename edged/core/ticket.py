@@ -1,32 +1,20 @@
-"""One request on its way through the core, and the frames that its requester gets."""
+"""One request on its way through the core."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from edged.core.answer import Answer
+from edged.core.outgoing import Outgoing
 from edged.core.timings import Stopwatch
 from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import Delta
 from edged.errors import EdgedError
-from edged.protocol import (
-    Accepted,
-    Chunk,
-    Client,
-    Done,
-    Failed,
-    FinishReason,
-    Frame,
-    Progress,
-    Request,
-    Terminal,
-    Usage,
-)
+from edged.protocol import Client, Done, Failed, FinishReason, Frame, Request, Terminal, Usage
 
 FORGOTTEN: dict[str, Any] = {"prompt": None, "messages": None, "system": None, "stop": (), "logit_bias": {}}
 
@@ -52,6 +40,7 @@ class Ticket:
         created: unix time of admission.
         terminal: the last frame, once it has finished.
         answer: as far as it has come.
+        outgoing: the frames before the last.
         prompt: in tokens; None while they are not known.
         max_tokens: most tokens of the answer, once the prompt is known.
         generation: the engine's part, once it runs.
@@ -59,7 +48,6 @@ class Ticket:
         attempt: how many daemons have begun it, this one included.
         serial: its row in the journal, while it has one.
         durable: whether it outlives the daemon: it is written down, or about to be.
-        chunk_characters: most characters of one chunk; None: no bound.
         admitted: whether it waits for its turn, or has had it.
 
     Args:
@@ -87,7 +75,6 @@ class Ticket:
         self.attempt = attempt
         self.serial: int | None = None
         self.durable = False
-        self.chunk_characters: int | None = None
         self._on_cancel = on_cancel
         self._on_finish = on_finish
         self.admitted = False
@@ -95,18 +82,13 @@ class Ticket:
         self.created = time.time()
         self.terminal: Terminal | None = None
         self.answer = Answer()
+        self.outgoing = Outgoing(id, attempt, self.answer, stream=request.stream)
         self.prompt: Prompt | None = None
         self.max_tokens = 0
         self.generation: Generation | None = None
         self.session_turns_dropped = 0
         self._stopwatch = Stopwatch(waited)
         self.suspended = False
-        self._accepted: Accepted | None = None
-        self._frames: list[Frame] = []  # handed on after `accepted`
-        self._seq = 0  # of the next frame that is handed on
-        self._read = 0  # prompt tokens
-        self._cached: int | None = None  # of them, what had been computed before this request
-        self._reading: int | None = None  # the same, while it is not told
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
 
@@ -119,7 +101,7 @@ class Ticket:
     def frames(self) -> tuple[Frame, ...]:
         """Return the frames handed on so far; of a finished request its first and its last."""
         last = (self.terminal,) if self.terminal is not None else ()
-        return (*((self._accepted,) if self._accepted else ()), *self._frames, *last)
+        return (*self.outgoing.frames, *last)
 
     @property
     def size(self) -> int:
@@ -137,16 +119,6 @@ class Ticket:
         self._stopwatch.waited = seconds
 
     @property
-    def text_waiting(self) -> int:
-        """Return how many characters wait to be handed on."""
-        return self.answer.characters_waiting if self.request.stream else 0
-
-    @property
-    def has_progress(self) -> bool:
-        """Say whether more of the prompt was read than has been told, and no text has come yet."""
-        return self._reading is not None and not self.answer.text
-
-    @property
     def completion_tokens(self) -> int:
         """Return how many tokens the answer has."""
         return len(self.generation.produced) if self.generation else 0
@@ -155,7 +127,7 @@ class Ticket:
 
     async def next_frame(self) -> Frame:
         """Return the next frame, waiting for it; the terminal frame again once it was reached."""
-        while (frame := self._take_frame()) is None:
+        while (frame := self.outgoing.take(len(self.prompt or ())) or self.terminal) is None:
             await self.change()
         return frame
 
@@ -198,7 +170,7 @@ class Ticket:
 
     def accept(self, queue_position: int) -> None:
         """Make the first frame."""
-        self._accepted = Accepted(self.id, self.attempt, 0, queue_position=queue_position)
+        self.outgoing.accept(queue_position)
         self._changed.set()
 
     def start(self, generation: Generation) -> None:
@@ -218,12 +190,12 @@ class Ticket:
 
     def finish(self, reason: FinishReason) -> None:
         """End the request with an answer."""
-        prompt_tokens, cached = len(self.prompt or ()), self._cached or 0
+        prompt_tokens, cached = len(self.prompt or ()), self.outgoing.cached or 0
         self._end(
             Done(
                 self.id,
                 self.attempt,
-                self._last_seq(),
+                self.outgoing.last_seq,
                 finish_reason=reason,
                 text=self.answer.text,
                 usage=Usage(prompt_tokens, self.completion_tokens, cached),
@@ -239,7 +211,7 @@ class Ticket:
             Failed(
                 self.id,
                 self.attempt,
-                self._last_seq(),
+                self.outgoing.last_seq,
                 code=error.code,
                 message=error.message,
                 retry_after_s=error.retry_after_s,
@@ -250,11 +222,8 @@ class Ticket:
     # --- Watcher of the generation ---
 
     def on_reading(self, done: int, cached: int) -> None:
-        """Note how much of the prompt is read; what is read again, by a new engine too, is no news."""
-        if self._cached is None:
-            self._cached = cached
-        if done > self._read:
-            self._reading = self._read = done
+        """Note how much of the prompt is read."""
+        if self.outgoing.note_reading(done, cached):
             self._changed.set()
 
     def on_delta(self, delta: Delta) -> None:
@@ -271,40 +240,6 @@ class Ticket:
         """Take the engine's word that there will be no answer."""
         self.fail(error)
 
-    # --- frames ---
-
-    def _take_frame(self) -> Frame | None:
-        """Hand the next frame on, if there is one; frames get their seq here."""
-        if self._accepted is not None and self._seq == 0:
-            self._seq = 1
-            return self._accepted
-        if self.text_waiting:
-            return self._hand_on(self._chunk())
-        if self.terminal is not None:
-            return self.terminal
-        if self.has_progress:
-            done, self._reading = self._reading or 0, None
-            total = len(self.prompt or ())
-            return self._hand_on(
-                Progress(self.id, self.attempt, self._seq, prompt_tokens_done=done, prompt_tokens=total)
-            )
-        return None
-
-    def _chunk(self) -> Chunk:
-        text, logprobs = self.answer.take(self.chunk_characters)
-        return Chunk(self.id, self.attempt, self._seq, text=text, logprobs=logprobs)
-
-    def _hand_on(self, frame: Frame) -> Frame:
-        if self.terminal is None:
-            self._frames.append(frame)
-        self._seq += 1
-        return frame
-
-    def _last_seq(self) -> int:
-        """Return the terminal frame's seq: what is not handed on yet goes before it, in as few chunks."""
-        chunks = math.ceil(self.text_waiting / (self.chunk_characters or max(1, self.text_waiting)))
-        return max(self._seq, int(self._accepted is not None)) + chunks
-
     def _end(self, terminal: Terminal) -> None:
         if self.terminal is not None or self.suspended:
             return
@@ -312,7 +247,7 @@ class Ticket:
         self.state = "finished"
         self._on_finish(self)
         # What is kept for duplicates is the terminal frame; all else would add up.
-        self._frames.clear()
+        self.outgoing.end()
         if isinstance(terminal, Failed):
             self.answer.logprobs.clear()
         self.prompt = self.generation = None

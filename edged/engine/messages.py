@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from edged.engine.shape import reader
@@ -30,6 +30,9 @@ RawText = Annotated[str, "latin-1"]
 MAX_MESSAGE_BYTES = 64 << 20
 STACKS_SIGNAL = signal.SIGUSR1
 """Makes the engine write the stacks of its threads to its standard error, whatever it is at."""
+
+GOVERNED_STEP_SECONDS = 0.5
+"""The longest step of an engine that has to rest: a long one heats faster than a rest cools."""
 
 _LENGTH = struct.Struct(">I")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every message
@@ -84,7 +87,7 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The first message: which model to load, and how."""
+    """The first message: which model to load, and how; `measures`: see Ready.speeds."""
 
     path: str
     context: int
@@ -99,6 +102,7 @@ class Load:
     deterministic: bool
     step_milliseconds: int
     prefix_bytes: int
+    measures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +194,15 @@ class PutBack:
 
 @dataclass(frozen=True, slots=True)
 class Tune:
-    """Compute with so many threads from the next step on, and rest so long between steps."""
+    """Compute with so many threads from the next step on, for this share of the time (more than 0, 1: all).
+
+    The engine rests between steps in proportion to what they took; below 1 no step takes longer than
+    `GOVERNED_STEP_SECONDS`, as far as what it computes can be cut.
+    """
 
     threads: int
     threads_batch: int
-    pause_milliseconds: int
+    duty: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +227,8 @@ class Ready:
     """The model is loaded and warm.
 
     It can embed if `pooling` says how; not each one that can generates, too. `kernels` names what the
-    library's kernels use of the processor, as llama.cpp calls it.
+    library's kernels use of the processor, as llama.cpp calls it. `speeds` are the tokens a second of one
+    stream with 1, 2, … threads, where they were to be measured.
     """
 
     context: int
@@ -232,6 +241,7 @@ class Ready:
     pooling: Pooling | None
     dimensions: int
     kernels: list[str]
+    speeds: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +364,7 @@ Message = (
     | Heartbeat
 )
 
-_FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in get_args(Message)}
+_FIELDS = {cls: tuple(each.name for each in fields(cls)) for cls in get_args(Message)}
 _READERS = {cls.__name__: reader(cls) for cls in get_args(Message)}
 
 

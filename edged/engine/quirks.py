@@ -12,6 +12,11 @@ import structlog
 
 _log = structlog.get_logger(__name__)
 
+_OOM_SHARE = 0.75
+"""Of what an engine took that was killed for want of memory: what the next one may take."""
+_OOM_MARGIN = 1.1
+"""How many times as much must be available as there was then, for that to be forgotten."""
+
 # What tells one kind of processor from another in /proc/cpuinfo, on x86-64 and on ARM.
 _CPU_LINES = ("model name", "flags", "Features", "CPU implementer", "CPU part", "CPU variant")
 
@@ -45,7 +50,22 @@ class Quirks:
 
     def remember_repack_fault(self, key: str, reason: str) -> None:
         """Keep in mind that repacked weights can't be used."""
-        self._found[key] = reason
+        self._remember(key, reason)
+
+    def oom_bound(self, key: str, available_bytes: int) -> int | None:
+        """Return what an engine may take if one was killed for want of memory when no less was available."""
+        words = self._found.get(f"{key} memory", "").split()
+        if len(words) != 2 or not all(word.isdecimal() for word in words):
+            return None
+        needed, available = map(int, words)
+        return int(needed * _OOM_SHARE) if available_bytes < available * _OOM_MARGIN else None
+
+    def remember_oom(self, key: str, needed_bytes: int, available_bytes: int) -> None:
+        """Keep in mind that the kernel killed an engine that was to take so much of so much."""
+        self._remember(f"{key} memory", f"{needed_bytes} {available_bytes}")
+
+    def _remember(self, key: str, finding: str) -> None:
+        self._found[key] = finding
         temporary = self._path.with_suffix(".tmp")
         try:
             with temporary.open("w") as file:

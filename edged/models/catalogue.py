@@ -100,11 +100,11 @@ def find(name: str) -> Entry:
     """Return the catalogue's entry of that name.
 
     Raises:
-        EdgedError: model_unavailable, with the nearest name, if there is none.
+        EdgedError: model_unavailable, with the names that are near, if there is none.
     """
     entry = CATALOGUE.get(name)
     if entry is None:
-        near = difflib.get_close_matches(name.lower(), CATALOGUE, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(CATALOGUE)}"
+        near = difflib.get_close_matches(name.lower(), CATALOGUE)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(CATALOGUE)}"
         raise EdgedError(ErrorCode.MODEL_UNAVAILABLE, f"the catalogue has no model {name!r}; {hint}")
     return entry

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from edged.errors import EdgedError, ErrorCode
 from edged.models.ggml import row_bytes
 from edged.models.gguf import GgufFacts
 from edged.models.header import Tensor
 from edged.models.sizing import EMBEDDING_PASS_TOKENS
-from edged.models.store import unavailable
 
 CONTEXT_STEP = 256
 """llama.cpp rounds the cells of a sequence up to a multiple of this."""
@@ -170,11 +170,17 @@ def largest_context(
     return max(low * CONTEXT_STEP, lowest)
 
 
-def check_fits(memory: MemoryEstimate, available_bytes: int) -> None:
+def check_fits(memory: MemoryEstimate, available_bytes: int, total_bytes: int | None = None) -> None:
     """Check that a model fits into memory, before it is loaded.
 
+    Args:
+        memory: what it takes.
+        available_bytes: what it may take now.
+        total_bytes: what it could take if nothing else ran; None: no more than now.
+
     Raises:
-        EdgedError: model_unavailable if it does not; the message has the figures and what to change.
+        EdgedError: it does not: `low_memory` if it would, were memory free, else `model_unavailable`; the
+            message has the figures and what to change.
     """
     if memory.needed_bytes <= available_bytes:
         return
@@ -186,12 +192,16 @@ def check_fits(memory: MemoryEstimate, available_bytes: int) -> None:
     if memory.kv_type == "f16":
         remedies.append('set model.kv_type = "q8_0"')
     remedies.append("take a smaller model")
-    raise unavailable(
+    is_for_now = total_bytes is not None and memory.needed_bytes <= total_bytes
+    if is_for_now:
+        remedies.insert(0, "end other programs")
+    raise EdgedError(
+        ErrorCode.LOW_MEMORY if is_for_now else ErrorCode.MODEL_UNAVAILABLE,
         f"the model needs {_mega(memory.needed_bytes)} of memory and {_mega(available_bytes)} are available "
         f"(weights {_mega(memory.repacked_bytes + memory.mapped_bytes)}, "
         f"KV cache {_mega(memory.kv_bytes)} for {memory.sequences} × {memory.context} tokens in "
         f"{memory.kv_type}, computing {_mega(memory.computing_bytes)}, "
-        f"process {_mega(memory.process_bytes + CODE_BYTES)}): {', or '.join(remedies)}"
+        f"process {_mega(memory.process_bytes + CODE_BYTES)}): {', or '.join(remedies)}",
     )
 
 

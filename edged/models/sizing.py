@@ -10,6 +10,9 @@ from pathlib import Path
 DEFAULT_CONTEXT = 4096
 """Tokens that "auto" gives a request at most: more costs memory that few requests use."""
 
+ENOUGH_CONTEXT = 2048
+"""Tokens of a request that "auto" does not go below for more requests at once."""
+
 EMBEDDING_PASS_TOKENS = 64
 """Tokens of a decoder's pass over texts to embed: each costs a row of logits, which nobody reads."""
 

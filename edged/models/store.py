@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edged.errors import EdgedError, ErrorCode
+from edged.errors import EdgedError, ErrorCode, invalid
 from edged.models.catalogue import CATALOGUE, find
 
 Progress = Callable[[int, int | None], None]
@@ -74,7 +74,8 @@ def find_file(name: str, files: Iterable[Path]) -> Path:
     """Return the one of these model files that `name` names: the catalogue's name or the file's own.
 
     Raises:
-        EdgedError: model_unavailable if there is none, with those that are there.
+        EdgedError: `invalid` if there is no such model, with the names that are near; `model_unavailable` if
+            it has not been fetched.
     """
     here = {name_of(path): path for path in files}
     if path := here.get(name) or next((path for path in here.values() if path.name == name), None):
@@ -84,9 +85,9 @@ def find_file(name: str, files: Iterable[Path]) -> Path:
             f"the model {name!r} is not on this device; "
             f"fetch it ({entry.size_bytes / 1e6:.0f} MB): edgectl model fetch {name}"
         )
-    near = difflib.get_close_matches(name, here, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(here) or 'none'}"
-    raise unavailable(f"there is no model {name!r} on this device; {hint}")
+    near = difflib.get_close_matches(name, [*here, *CATALOGUE])
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(here) or 'none'}"
+    raise invalid(f"there is no model {name!r} on this device; {hint}", param="name")
 
 
 def sha256_of(

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edged.settings.files import unreadable
 from edged.settings.keys import (
     CREDENTIALS,
     ENVIRONMENT_PREFIX,
@@ -84,7 +85,7 @@ class _Loading:
         try:
             tree = tomllib.loads(self.config.read_bytes().decode())
         except OSError as error:
-            self.faults.append(f"{self.config}: {error.strerror}")
+            self.faults.append(f"{self.config}: {unreadable(self.config, error)} (--config, EDGED_CONFIG)")
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             self.faults.append(f"{self.config}: line {line}: is no UTF-8")
@@ -145,7 +146,7 @@ class _Loading:
                 line = file.readline(_MAX_SECRET_BYTES + 1).rstrip(b"\r\n")
             value = line.decode()
         except OSError as error:
-            self.faults.append(f"{path}: {error.strerror}")
+            self.faults.append(f"{path}: {unreadable(path, error)}")
         except UnicodeDecodeError:
             self.faults.append(f"{path}: is no UTF-8")
         else:

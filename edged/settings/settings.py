@@ -22,9 +22,9 @@ from edged.settings.schema import (
     ModelTable,
     SessionsTable,
     SocketTable,
-    WatchTable,
 )
 from edged.settings.types import AbsolutePath, DeviceId, Source
+from edged.settings.watch import WatchTable
 
 
 @dataclass(frozen=True)

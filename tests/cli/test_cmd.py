@@ -112,6 +112,16 @@ def test_model_use(edgectl: Run, daemon: SmallDaemon) -> None:
     assert json.loads(edgectl("model", "use", "tiny", "--json").stdout)["data"] == used
 
 
+def test_model_use_of_one_that_is_not_there(edgectl: Run, daemon: SmallDaemon) -> None:
+    says = "there is no model 'tinny' on this device; did you mean tiny?"
+    daemon.routes["POST /v1/cmd/model_use"] = lambda exchange: exchange.refuse(400, "invalid", says)
+
+    result = edgectl("model", "use", "tinny", "--json")
+
+    assert (result.returncode, says in result.stderr.decode()) == (2, True)
+    assert json.loads(result.stdout)["error"]["code"] == "invalid"
+
+
 def test_model_use_of_the_default(edgectl: Run, daemon: SmallDaemon) -> None:
     daemon.routes["POST /v1/cmd/model_use"] = gives(
         {"name": "tiny", "file": "tiny.gguf", "context": 512, "chosen_by": "configuration"}

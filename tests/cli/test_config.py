@@ -55,6 +55,45 @@ def test_check(edgectl: Run, file: Path) -> None:
     assert (faults["valid"], len(faults["faults"])) == (False, 2)
 
 
+def tls(tmp_path: Path, **files: Path) -> Path:
+    """Return a configuration file whose [mqtt] names these files."""
+    path = tmp_path / "tls.toml"
+    named = "".join(f'{key} = "{file}"\n' for key, file in files.items())
+    path.write_text(f'[mqtt]\nurl = "mqtts://broker.lan"\n{named}')
+    return path
+
+
+def test_check_tells_of_files_that_are_not_there(edgectl: Run, tmp_path: Path) -> None:
+    there, missing = tmp_path / "ca.pem", tmp_path / "key.pem"
+    there.touch()
+    file = tls(tmp_path, ca_file=there, cert_file=tmp_path, key_file=missing)
+
+    result = edgectl("config", "check", "--config", str(file))
+
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr.decode().splitlines() == [
+        f"edgectl: mqtt.cert_file = {tmp_path}: that is no file: name a file",
+        f"edgectl: mqtt.key_file = {missing}: there is no such file: put it there, or name another",
+    ]
+    missing.touch()
+    right = edgectl("config", "check", "--config", str(tls(tmp_path, cert_file=there, key_file=missing)))
+    assert right.returncode == 0
+
+
+def test_check_tells_of_a_model_that_is_not_there(edgectl: Run, tmp_path: Path) -> None:
+    result = edgectl("config", "check", "--json", EDGED_MODEL__PATH=str(tmp_path / "none.gguf"))
+
+    [fault] = json.loads(result.stdout)["faults"]
+    assert fault.startswith(f"model.path = {tmp_path}/none.gguf: there is no such file")
+
+
+def test_a_configuration_file_that_is_not_there_is_told_with_the_remedy(edgectl: Run, tmp_path: Path) -> None:
+    result = edgectl("config", "check", "--config", str(tmp_path / "none.toml"))
+
+    assert (result.returncode, result.stderr.count(b"\n")) == (1, 1)
+    assert b"none.toml: there is no such file: put it there, or name another (--config" in result.stderr
+
+
 def test_a_wrong_configuration_stops_what_needs_it_in_one_line(edgectl: Run, file: Path) -> None:
     file.write_text("[limits]\nqueu = 7\nper_client = 0\n")
 

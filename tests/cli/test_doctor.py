@@ -89,6 +89,14 @@ fail  mqtt     mqtt://broker.lan:1883: not authorised␛ (for 1 min 15 s)
 """ in result.stdout.decode()
 
 
+def test_a_problem_that_names_the_broker_names_it_once(edgectl: Run, sound: SmallDaemon) -> None:
+    says = "what listens at mqtt://broker.lan:1883 speaks TLS"
+    problem = {"message": says, "remedy": "write mqtts:// in mqtt.url", "since_seconds": 75}
+    sound.status["mqtt"] |= {"state": "backing_off", "problem": problem, "protocol": None, "pool": None}
+
+    assert amiss(edgectl("doctor", "--json")) == [("mqtt", "fail", f"{says} (for 1 min 15 s)")]
+
+
 def test_warnings_alone_are_no_failure(edgectl: Run, sound: SmallDaemon) -> None:
     sound.status["clock"]["clock_synchronised"] = False
 
@@ -285,6 +293,15 @@ def test_a_configuration_with_faults(edgectl: Run, sound: SmallDaemon, tmp_path:
     faults = amiss(result)
     assert [(name, state) for name, state, _ in faults] == [("config", "fail")] * 2
     assert "limits.queue?" in faults[0][2] + faults[1][2]
+
+
+def test_a_configuration_that_names_files_that_are_not_there(
+    edgectl: Run, sound: SmallDaemon, tmp_path: Path
+) -> None:
+    result = edgectl("doctor", "--json", EDGED_MODEL__PATH=str(tmp_path / "none.gguf"))
+
+    says = f"model.path = {tmp_path}/none.gguf: there is no such file"
+    assert amiss(result) == [("config", "fail", says)]
 
 
 def test_a_credential_that_the_service_alone_has_is_no_failure(

@@ -144,12 +144,21 @@ def test_fetch_where_nobody_may_write(edgectl: Run, tmp_path: Path) -> None:
     assert b"start the daemon, which fetches for you, or use sudo" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("smollm",), (MODEL, "--sha256", "ab")])
-def test_fetch_of_what_is_not_known(edgectl: Run, daemon: SmallDaemon, arguments: tuple[str, ...]) -> None:
-    result = edgectl("model", "fetch", *arguments)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fetch", "smollm"),
+        ("fetch", MODEL, "--sha256", "ab"),
+        ("show", "smollm"),
+        ("verify", "none.gguf"),
+    ],
+)
+def test_what_is_not_known_is_wrong_usage(
+    edgectl: Run, daemon: SmallDaemon, arguments: tuple[str, ...]
+) -> None:
+    result = edgectl("model", *arguments)
 
-    assert result.returncode in (1, 2)
-    assert result.stderr.count(b"\n") == 1
+    assert (result.returncode, result.stderr.count(b"\n")) == (2, 1)
     assert daemon.requests == []
 
 

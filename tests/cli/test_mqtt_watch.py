@@ -79,6 +79,42 @@ def test_the_traffic_is_readable(start: Start, edgectl: Run, broker: Mosquitto, 
     end(process)
 
 
+def test_what_a_device_says_of_itself_is_readable(start: Start, broker: Mosquitto, device: Device) -> None:
+    process = watching(start, broker, device)
+    model = {"name": "smollm2", "sequences": 8, "context": 4096, "license": "apache-2.0"}
+    host = {"machine": "aarch64", "kernel": "6.12", "cores": 4, "memory_bytes": 8_200_000_000}
+    info = {"version": "0.1.0", "model": model, "host": host, "capabilities": {"pool": "kitchen"}}
+    device.publish("info", json.dumps(info))
+    health = {
+        "phase": "degraded",
+        "uptime_seconds": 3725.4,
+        "requests": {"running": 2, "queued": 1, "done_total": 115, "failed_total": 0},
+        "speed": {"tokens_per_second": 61.7},
+        "memory": {"engine_bytes": 210_000_000, "available_bytes": 1_500_000_000},
+        "engine_restarts": 3,
+        "journal": {"problem": "no space left"},
+    }
+    device.publish("health", json.dumps(health))
+    nothing_yet = {"phase": "starting", "speed": {"tokens_per_second": None}, "memory": None}
+    device.publish("health", json.dumps(nothing_yet))
+    device.publish("alarm/low_memory", json.dumps({"type": "low_memory", "time": "2026-11-21T14:00:00Z"}))
+    device.publish("info", json.dumps({"model": None}))
+    # Anybody's who may publish there.
+    device.publish("health", '{"phase":7,"requests":[1],"speed":{"tokens_per_second":1e999},"memory":"x"}')
+
+    at = f"{device.id:<15}"
+    assert lines(process, 6) == [
+        f"{at} ← info     edged 0.1.0; smollm2, 8 × 4096 tokens; aarch64, 4 cores, 8.20 GB; pool kitchen",
+        f"{at} ← health   degraded, up 1 h 2 min; 2 running, 1 queued, 115 done, 0 failed; 62 tokens/s; "
+        "engine 210.0 MB, available 1.50 GB; the engine was restarted 3 times; journal: no space left",
+        f"{at} ← health   starting",
+        f"{at} ← alarm/low_memory since 2026-11-21T14:00:00Z",
+        f"{at} ← info     no model",
+        f'{at} ← health   {{"phase":7,"requests":[1],"speed":{{"tokens_per_second":1e999}},"memory":"x"}}',
+    ]
+    end(process)
+
+
 def test_retained_messages_are_marked(start: Start, broker: Mosquitto, device: Device) -> None:
     device.publish("status", json.dumps({"state": "offline", "phase": "lost"}), retain=True)
     process = start("mqtt", "watch", "--broker", broker.url, "--device", device.id)
@@ -145,7 +181,7 @@ def test_a_broker_that_comes_back_is_watched_again(
 
     # Retained, so that it is seen however late the watcher comes.
     make_device(port=mosquitto.port, id=device.id).publish("info", '{"version":"0.1.0"}', retain=True)
-    assert lines(process, 1)[0].endswith('{"version":"0.1.0"}')
+    assert lines(process, 1)[0].endswith("(kept) edged 0.1.0")
     end(process)
 
 

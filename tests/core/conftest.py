@@ -31,7 +31,8 @@ class FakeEngine:
     """Counts words as tokens and answers when it is told to."""
 
     def __init__(self, slots: int = 1, context: int = 100) -> None:
-        self.plan = SimpleNamespace(load=SimpleNamespace(sequences=slots), key="model", name="fake")
+        load = SimpleNamespace(sequences=slots, context=context, kv_type="f16")
+        self.plan = SimpleNamespace(load=load, key="model", name="fake", notes=("a note",))
         self.context = context
         self.n_tokens = 1000
         self.is_ready = True

@@ -26,9 +26,7 @@ class Asked:
         self.asked: list[Any] = []
         self.cancelled = 0
         engine.embed = self._embed  # type: ignore[attr-defined]
-        engine.tokenize = self._tokenize  # type: ignore[attr-defined]
-        engine.detokenize = self._detokenize  # type: ignore[attr-defined]
-        engine.render = self._render  # type: ignore[attr-defined]
+        engine.texts = self  # type: ignore[attr-defined]
 
     async def _answer(self, asked: Any) -> None:
         self.asked.append(asked)
@@ -44,15 +42,15 @@ class Asked:
         await self._answer(texts)
         return [VECTOR] * len(texts)
 
-    async def _tokenize(self, text: str, **options: bool) -> tuple[list[int], None]:
+    async def tokenize(self, text: str, **options: bool) -> tuple[list[int], None]:
         await self._answer((text, options))
         return [1, 2], None
 
-    async def _detokenize(self, tokens: list[int]) -> str:
+    async def detokenize(self, tokens: list[int]) -> str:
         await self._answer(tokens)
         return "text"
 
-    async def _render(self, messages: list[dict[str, str]]) -> str:
+    async def render(self, messages: list[dict[str, str]]) -> str:
         await self._answer(messages)
         return "rendered"
 

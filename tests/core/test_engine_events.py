@@ -19,13 +19,16 @@ def test_changes_are_told_once_and_crashes_each_time(core: Core, engine: FakeEng
         ("failed", "no file"),
         ("failed", "no file"),
         ("failed", "bad file"),
+        ("low_memory", "10 MB are available"),
+        ("low_memory", "11 MB are available"),
     ):
         engine.state, engine.supervisor.reason = state, reason
         engine.on_change()
     assert [(event.type, *event.data.values()) for event in heard] == [
-        ("model_loaded", "fake"),
+        ("model_loaded", "fake", 100, 1, "f16", ["a note"]),
         ("engine_crashed", "signal 11"),
         ("engine_crashed", "signal 11"),
         ("model_unavailable", "no file"),
         ("model_unavailable", "bad file"),
+        ("low_memory", "10 MB are available"),
     ]

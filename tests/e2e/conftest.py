@@ -238,6 +238,14 @@ def tiny(start_daemon: StartDaemon, tiny_model: Path) -> Iterator[Daemon]:
         assert started.stop() == 0
 
 
+@pytest.fixture(scope="session")
+def shared_tiny(start_daemon: StartDaemon, tiny_model: Path) -> Daemon:
+    """A daemon with a tiny model that tests share: they change no settings and do not stop it."""
+    started = start_daemon(tiny_model, model={"context": 1024, "sequences": 2})
+    started.wait_ready()
+    return started
+
+
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for what no event tells; the test's own timeout bounds it."""
     while not condition():

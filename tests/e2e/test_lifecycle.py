@@ -65,8 +65,8 @@ async def test_second_signal_stops_at_once_with_clear_frames(
     daemon.wait_for("stopping at once")
 
 
-def test_second_daemon_on_the_same_state_says_so_and_harms_nothing(tiny: Daemon) -> None:
-    config = tiny.directory / "edged.toml"
+def test_second_daemon_on_the_same_state_says_so_and_harms_nothing(shared_tiny: Daemon) -> None:
+    config = shared_tiny.directory / "edged.toml"
     result = subprocess.run(
         [sys.executable, "-m", "edged", "--config", str(config)],
         capture_output=True,
@@ -74,9 +74,9 @@ def test_second_daemon_on_the_same_state_says_so_and_harms_nothing(tiny: Daemon)
         timeout=60,
     )
     assert result.returncode == 1
-    assert f"pid {tiny.process.pid}" in result.stderr
+    assert f"pid {shared_tiny.process.pid}" in result.stderr
     assert "Traceback" not in result.stderr
-    assert tiny.socket.exists()
+    assert shared_tiny.socket.exists()
 
 
 async def test_stale_socket_is_replaced(start_daemon: StartDaemon, tiny_model: Path) -> None:
@@ -162,20 +162,20 @@ async def test_model_that_comes_later_is_loaded_without_a_restart(
     assert daemon.stop() == 0
 
 
-def test_socket_has_the_mode_that_was_asked_for(tiny: Daemon) -> None:
-    assert tiny.socket.stat().st_mode & 0o777 == 0o660
+def test_socket_has_the_mode_that_was_asked_for(shared_tiny: Daemon) -> None:
+    assert shared_tiny.socket.stat().st_mode & 0o777 == 0o660
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(tiny.socket))
+        sock.connect(str(shared_tiny.socket))
 
 
-async def test_engine_is_a_child_with_a_higher_oom_score_and_no_network(tiny: Daemon) -> None:
-    pid = engine_pid(tiny)
-    own = int(Path(f"/proc/{tiny.process.pid}/oom_score_adj").read_text())
+async def test_engine_is_a_child_with_a_higher_oom_score_and_no_network(shared_tiny: Daemon) -> None:
+    pid = engine_pid(shared_tiny)
+    own = int(Path(f"/proc/{shared_tiny.process.pid}/oom_score_adj").read_text())
     assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) > own
     status = Path(f"/proc/{pid}/status").read_text()
     assert "Seccomp:\t2" in status
     assert "NoNewPrivs:\t1" in status
-    maps = Path(f"/proc/{tiny.process.pid}/maps").read_text()
+    maps = Path(f"/proc/{shared_tiny.process.pid}/maps").read_text()
     assert "libllama" not in maps
     assert "libllama" in Path(f"/proc/{pid}/maps").read_text()
 
@@ -218,21 +218,21 @@ async def test_model_without_a_template_gets_a_stated_plain_one(
     ],
     ids=lambda body: body[-40:].decode(errors="replace"),
 )
-async def test_bad_input_is_a_clear_400(tiny: Daemon, body: bytes) -> None:
-    async with tiny.session() as session, session.post("/v1/chat/completions", data=body) as response:
+async def test_bad_input_is_a_clear_400(shared_tiny: Daemon, body: bytes) -> None:
+    async with shared_tiny.session() as session, session.post("/v1/chat/completions", data=body) as response:
         assert response.status == 400
         error = (await response.json())["error"]
     assert error["message"]
     assert error["type"] == "invalid_request_error"
-    assert (await tiny.chat("Still there?", max_tokens=2))["choices"]
+    assert (await shared_tiny.chat("Still there?", max_tokens=2))["choices"]
 
 
-async def test_text_of_any_script_comes_through_whole(tiny: Daemon) -> None:
+async def test_text_of_any_script_comes_through_whole(shared_tiny: Daemon) -> None:
     """The tiny model's answers are random bytes, whole characters and halves: what arrives is whole."""
     text = "汉字 العربية 🙂👩‍👩‍👧 e\u0301 ก็"
-    stream = await read_stream(tiny, text, max_tokens=300, temperature=2.0, seed=5)
+    stream = await read_stream(shared_tiny, text, max_tokens=300, temperature=2.0, seed=5)
     assert stream.done
     accepted = next(comment for comment in stream.comments if comment.startswith("accepted"))
-    body = await tiny.get(f"/v1/requests/{json.loads(accepted.split(' ', 1)[1])['id']}")
+    body = await shared_tiny.get(f"/v1/requests/{json.loads(accepted.split(' ', 1)[1])['id']}")
     assert body["frames"][-1]["text"] == stream.text
     assert max(map(ord, stream.text)) > 127

@@ -113,7 +113,7 @@ def main() -> None:
             case PutBack() if behaviour != "keeps-silent":
                 channel.send(Left(message.request))
             case Tune():
-                tuned = (message.threads, message.threads_batch, message.pause_milliseconds)
+                tuned = (message.threads, message.threads_batch, round(1000 * message.duty))
             case Trim():
                 channel.send(Prefixes(message.prefix_bytes, *tuned, 0, 0, 0))
             case Cancel():

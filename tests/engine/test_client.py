@@ -84,11 +84,11 @@ async def test_what_was_being_put_back_when_the_engine_died_is_out() -> None:
 async def test_orders_hold_for_later_processes_too() -> None:
     async with running("serves") as engine:
         await engine.prepare(None, "until it is ready")
-        engine.tune(3, 2, 60_000)
+        engine.tune(3, 2, 0.0)
         engine.trim(11)
         for _ in range(2):
             await engine.prepare(None, "what is asked later is answered later")
-            assert engine.prefixes == Prefixes(11, 3, 2, 5000, 0, 0, 0), "what the fake one was told"
+            assert engine.prefixes == Prefixes(11, 3, 2, 10, 0, 0, 0), "what the fake one was told"
             engine.restart()
 
 

@@ -6,18 +6,20 @@ import importlib.metadata
 import struct
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from edged.engine.plan import BUDGET_SHARE, MOST_PREFIX_BYTES, PREFIX_SHARE, EnginePlan, Planner
+from edged.engine.plan import EnginePlan, Planner
+from edged.engine.sizes import BUDGET_SHARE, MOST_PREFIX_BYTES, PREFIX_SHARE
 from edged.errors import EdgedError, ErrorCode
 from edged.models.catalogue import DEFAULT_MODEL, find
 from edged.models.gguf import read_gguf
 from edged.models.memory import estimate
-from edged.models.sizing import DEFAULT_CONTEXT
+from edged.models.sizing import DEFAULT_CONTEXT, ENOUGH_CONTEXT, repacked_types_here
 from edged.settings import Settings
 
 MEBI = 1 << 20
@@ -48,11 +50,11 @@ def planner(state: Path, path: Path, *, model: dict[str, Any] | None = None, **t
     return Planner(Settings(state_dir=str(state), model={"path": str(path), **(model or {})}, **tables))
 
 
-def refusal(make: Callable[[], object]) -> str:
+def refusal(make: Callable[[], object], code: ErrorCode = ErrorCode.MODEL_UNAVAILABLE) -> str:
     """Return the words of the refusal."""
     with pytest.raises(EdgedError) as caught:
         make()
-    assert caught.value.code is ErrorCode.MODEL_UNAVAILABLE
+    assert caught.value.code is code
     return caught.value.message
 
 
@@ -132,21 +134,90 @@ def test_context_above_the_models_is_refused_with_both_figures(plan: Plan) -> No
     assert "lower model.context" in message
 
 
-def test_what_exceeds_the_budget_is_refused_with_both_figures(plan: Plan, tiny_model: Path) -> None:
-    need = estimate(read_gguf(tiny_model), 4096, 8).needed_bytes
+def test_what_exceeds_the_memory_is_made_smaller_and_a_note_says_so(
+    plan: Plan, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    """Fewer requests at once first, then a KV cache of eight bits, then a smaller context."""
+    facts = read_gguf(tiny_model)
     tables: dict[str, Any] = {"model": {"context": 4096, "sequences": 8}}
-    message = refusal(lambda: plan(**tables, engine={"memory_budget_bytes": need - MEBI}))
-    assert f"needs {need / 1e6:.0f} MB" in message
-    assert f"{(need - MEBI) / 1e6:.0f} MB are available" in message
-    assert "lower model.context (4096)" in message
-    assert plan(**tables, engine={"memory_budget_bytes": need}).load.context == 4096
+
+    def shape(available: int) -> tuple[int, int, str, bool]:
+        machine.available = available
+        found = plan(**tables)
+        assert found.memory.needed_bytes + found.load.prefix_bytes <= available
+        assert found.wanted_bytes == wanted
+        load = found.load
+        if load.sequences < 8:
+            assert f"the context is {load.context} tokens for each of {load.sequences}" in found.notes[0]
+            assert f"{available / 1e6:,.0f} MB that are available" in found.notes[0]
+            assert f"need {wanted / 1e6:,.0f} MB" in found.notes[0]
+        return load.context, load.sequences, load.kv_type, load.flash_attention
+
+    def need(context: int, sequences: int, kv_type: str = "f16") -> int:
+        flash_attention = kv_type != "f16"
+        return estimate(
+            facts,
+            context,
+            sequences,
+            kv_type,
+            flash_attention=flash_attention,
+            repacked_types=repacked_types_here(),
+        ).needed_bytes
+
+    wanted = need(4096, 8)
+    assert shape(wanted) == (4096, 8, "f16", False)
+    assert shape(wanted - 1) == (4096, 7, "f16", False)
+    assert shape(need(4096, 1)) == (4096, 1, "f16", False)
+    assert shape(need(4096, 1) - 1)[2:] == ("q8_0", True)
+    assert shape(need(4096, 1, "q8_0") - 1) == (3840, 1, "q8_0", True)
+    assert shape(need(512, 1, "q8_0")) == (512, 1, "q8_0", True)
+    tables["engine"] = {"flash_attention": False}
+    assert shape(need(4096, 1) - 1) == (3840, 1, "f16", False)
 
 
-def test_what_exceeds_the_available_memory_is_refused(plan: Plan, machine: types.SimpleNamespace) -> None:
+def test_what_does_not_fit_at_its_least_is_refused_with_figures_for_now_or_for_good(
+    plan: Plan, machine: types.SimpleNamespace
+) -> None:
     machine.available = 20_000_000
-    assert "20 MB are available" in refusal(plan)
-    assert "20 MB are available" in refusal(lambda: plan(model={"context": 512, "sequences": 1}))
-    plan(engine={"memory_budget_bytes": 100_000_000})  # the operator's word goes before
+    for_now = refusal(plan, ErrorCode.LOW_MEMORY)
+    assert "20 MB are available" in for_now
+    assert "end other programs" in for_now
+    machine.total = 21_000_000
+    for_good = refusal(plan)
+    assert "20 MB are available" in for_good
+    assert for_good.endswith(": take a smaller model")
+
+
+def test_the_operators_budget_is_a_bound_and_makes_no_memory(
+    plan: Plan, machine: types.SimpleNamespace
+) -> None:
+    assert "17 MB are available" in refusal(lambda: plan(engine={"memory_budget_bytes": 17_000_000}))
+    machine.available = 20_000_000
+    refusal(lambda: plan(engine={"memory_budget_bytes": 100_000_000}), ErrorCode.LOW_MEMORY)
+
+
+def test_a_death_for_want_of_memory_is_not_walked_into_again(
+    tmp_path: Path, tiny_model: Path, machine: types.SimpleNamespace
+) -> None:
+    machine.available = 150_000_000
+    first = planner(tmp_path, tiny_model, model={"context": 4096, "sequences": 8})
+    died = first.plan()
+    died.remember_oom()
+    for made in (first, planner(tmp_path, tiny_model, model={"context": 4096, "sequences": 8})):
+        after = made.plan()
+        assert after.memory.needed_bytes + after.load.prefix_bytes <= 0.75 * died.memory.needed_bytes
+        assert any("killed for want of memory" in note for note in after.notes)
+    machine.available = 170_000_000
+    assert first.plan().load == replace(died.load, prefix_bytes=first.plan().load.prefix_bytes)
+
+
+def test_auto_rather_takes_fewer_at_once_than_too_small_a_context(
+    plan: Plan, machine: types.SimpleNamespace
+) -> None:
+    machine.available = 110_000_000
+    load = plan().load
+    assert load.sequences < 8
+    assert load.context >= ENOUGH_CONTEXT
 
 
 def test_auto_context_is_what_the_model_and_the_default_allow(
@@ -170,7 +241,7 @@ def test_auto_context_is_what_the_model_and_the_default_allow(
 def test_prefix_cache_takes_what_it_may_but_no_more_than_there_is(
     plan: Plan, configured: int | str, planned: int | None
 ) -> None:
-    budget = 4 << 30
+    budget = 2 << 30
     engine = {"memory_budget_bytes": budget, "prefix_cache_bytes": configured}
     found = plan(model={"context": 1024, "sequences": 1}, engine=engine)
     if planned is None:
@@ -429,23 +500,26 @@ def test_chosen_model_that_does_not_fit_now_is_not_replaced_by_another(
 ) -> None:
     choose(two_models, "other")
     machine.available = MEBI
-    assert "available" in refusal(two_models.plan)
+    assert "available" in refusal(two_models.plan, ErrorCode.LOW_MEMORY)
 
 
 def test_check_counts_the_memory_that_will_be_free(
     two_models: Planner, machine: types.SimpleNamespace
 ) -> None:
     machine.available = MEBI
-    assert "available" in refusal(lambda: two_models.check("other", freed_bytes=0))
+    refused = refusal(lambda: two_models.check("other", freed_bytes=0), ErrorCode.LOW_MEMORY)
+    assert "available" in refused
     assert two_models.check("other", freed_bytes=1000 * MEBI).name == "other"
     assert two_models.check(None, freed_bytes=1000 * MEBI).chosen_by == "configuration"
 
 
 @pytest.mark.parametrize("name", ["none", "../other", "", "/etc/passwd", "models/other.gguf"])
 def test_check_of_a_model_that_is_not_here_names_those_that_are(two_models: Planner, name: str) -> None:
-    words = refusal(lambda: two_models.check(name, freed_bytes=0))
-    assert "other" in words
-    assert repr(name) in words
+    with pytest.raises(EdgedError) as caught:
+        two_models.check(name, freed_bytes=0)
+    assert caught.value.code is ErrorCode.INVALID
+    assert "other" in caught.value.message
+    assert repr(name) in caught.value.message
 
 
 def test_models_of_the_device_are_those_of_its_directory_and_the_configured_one(

@@ -202,6 +202,18 @@ def test_a_refusal_has_the_figures_and_only_remedies_that_help(facts: GgufFacts)
     assert small.value.message.endswith(": take a smaller model")
 
 
+def test_what_would_fit_if_memory_were_free_is_refused_for_now(facts: GgufFacts) -> None:
+    found = estimate(facts, 512, 1, "q4_0")
+    for total, code in (
+        (found.needed_bytes, ErrorCode.LOW_MEMORY),
+        (found.needed_bytes - 1, ErrorCode.MODEL_UNAVAILABLE),
+    ):
+        with pytest.raises(EdgedError) as refused:
+            check_fits(found, 100_000_000, total)
+        assert refused.value.code is code
+        assert ("end other programs" in refused.value.message) is (code is ErrorCode.LOW_MEMORY)
+
+
 def test_a_decoder_that_embeds_takes_memory_for_that_too(
     make_embedding_model: MakeEmbeddingModel, tiny_model: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edged.errors import EdgedError, ErrorCode
 from edged.models.catalogue import CATALOGUE, DEFAULT_MODEL, find
-from edged.models.store import entry_of, installed, resolve, sha256_of, verify
+from edged.models.store import entry_of, find_file, installed, resolve, sha256_of, verify
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -24,7 +24,7 @@ def test_the_catalogue_pins_every_model() -> None:
 
 
 def test_an_unknown_model_is_told_with_the_nearest_name() -> None:
-    with pytest.raises(EdgedError, match="did you mean 'smollm2-135m-instruct-q4_1'") as caught:
+    with pytest.raises(EdgedError, match=r"did you mean smollm2-135m-instruct-q4_1\?") as caught:
         find("SmolLM2-135M-Instruct")
     assert caught.value.code == ErrorCode.MODEL_UNAVAILABLE
     with pytest.raises(EdgedError, match=f"it has: .*{DEFAULT_MODEL}"):
@@ -58,6 +58,21 @@ def test_resolve_tells_what_to_do_when_the_model_is_missing(tmp_path: Path) -> N
         resolve(tmp_path / "none" / "x.gguf", DEFAULT_MODEL, tmp_path)
     with pytest.raises(EdgedError, match="the catalogue has no model"):
         resolve(None, "xyz", tmp_path)
+
+
+def test_find_file_names_those_that_are_near(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("kitchen-a.gguf", "kitchen-b.gguf", "other.gguf")]
+    assert find_file("kitchen-b", files) == files[1]
+    with pytest.raises(EdgedError, match=r"did you mean kitchen-[ab] or kitchen-[ab]\?$") as caught:
+        find_file("kitchen", files)
+    assert (caught.value.code, caught.value.param) == (ErrorCode.INVALID, "name")
+    with pytest.raises(EdgedError, match=f"did you mean {DEFAULT_MODEL}") as caught:
+        find_file(DEFAULT_MODEL[:-3], files)
+    with pytest.raises(EdgedError, match=r"it has: kitchen-a, kitchen-b, other$"):
+        find_file("xyz", files)
+    with pytest.raises(EdgedError, match=f"edgectl model fetch {DEFAULT_MODEL}") as caught:
+        find_file(DEFAULT_MODEL, files)
+    assert caught.value.code is ErrorCode.MODEL_UNAVAILABLE
 
 
 def test_entry_of_knows_the_catalogues_files(tmp_path: Path) -> None:

@@ -21,82 +21,44 @@ The exit code is 0 if everything holds, else 1.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import signal
 import sys
-import tempfile
-import time
 from pathlib import Path
 
+from tools import trials
 from tools.chaos.run import Options, run
 from tools.chaos.stall import run_stall
-from tools.chaos.verdict import Verdict
-
-SHOWN = 20  # faults, at most
 
 
 def main() -> int:
     """Read the options, run, and print figures and verdict; return the exit code."""
     options = _parse()
-    began = time.monotonic()
 
-    def tell(line: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
+    def trial(directory: Path, tell: trials.Tell) -> trials.Report:
+        if options.stall:
+            verdict = run_stall(options.model, directory, seconds=options.stall, tell=tell)
+        else:
+            number = signal.Signals[f"SIG{options.broker_signal}"]
+            what = Options(options.model, options.seed, options.prompts, options.clients, number)
+            verdict = run(what, directory, tell)
+        return trials.Report(verdict, fields={"broker_signal": options.broker_signal})
 
-    directory = Path(tempfile.mkdtemp(prefix="edged-chaos-"))
-    tell(f"states and logs are in {directory}, until everything holds")
-    if options.stall:
-        verdict = run_stall(options.model, directory, seconds=options.stall, tell=tell)
-    else:
-        number = signal.Signals[f"SIG{options.broker_signal}"]
-        what = Options(options.model, options.seed, options.prompts, options.clients, number)
-        verdict = run(what, directory, tell)
-    _print(verdict)
-    if verdict.holds:
-        shutil.rmtree(directory)
-    if options.out:
-        fields = {"seed": options.seed, "broker_signal": options.broker_signal, **verdict.as_fields()}
-        options.out.write_text(json.dumps(fields, indent=2) + "\n")
-    return 0 if verdict.holds else 1
+    return trials.carry_out("chaos", options, trial)
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.chaos",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = trials.options_of("chaos", __doc__)
     parser.add_argument("--model", type=Path, required=True, help="the GGUF file")
     parser.add_argument("--prompts", type=int, default=500, help="how many (default %(default)s)")
     parser.add_argument("--clients", type=int, default=20, help="how many (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of every choice (default %(default)s)")
     parser.add_argument(
         "--broker-signal", choices=("TERM", "KILL"), default="TERM", help="(default %(default)s)"
     )
     parser.add_argument("--stall", type=float, metavar="SECONDS", help="let the broker hang instead")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there as JSON")
-    options = parser.parse_args()
-    if not options.model.is_file():
-        parser.error(
-            f"--model: there is no file {options.model}; tools/make_tiny_model.py --out FILE makes one"
-        )
+    options = trials.parse(parser)
     if options.clients < 1 or options.prompts < options.clients:
         parser.error("--prompts must be at least --clients, and that at least 1")
     return options
-
-
-def _print(verdict: Verdict) -> None:
-    print()
-    for name, count in verdict.counts.items():
-        print(f"{name:>28} {count:6}")
-    for code, count in verdict.errors.items():
-        print(f"{'error ' + code:>28} {count:6}")
-    for fault in verdict.faults[:SHOWN]:
-        print(f"FAULT  {fault}")
-    if len(verdict.faults) > SHOWN:
-        print(f"FAULT  … and {len(verdict.faults) - SHOWN} more")
-    print("everything holds" if verdict.holds else f"{len(verdict.faults)} faults")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from tools.chaos.house import House
 from tools.chaos.ledger import Ledger
 from tools.chaos.prompts import draw_prompts
 from tools.chaos.requesters import Requesters
-from tools.chaos.verdict import Verdict, judge
+from tools.chaos.verdict import judge
+from tools.trials import Tell, Verdict
 
 REPEAT_SECONDS = 3.0
 PATIENCE_SECONDS = 60.0
@@ -56,7 +56,7 @@ class Options:
     patience_seconds: float = PATIENCE_SECONDS
 
 
-def run(options: Options, directory: Path, tell: Callable[[str], None] = lambda line: None) -> Verdict:
+def run(options: Options, directory: Path, tell: Tell = lambda line: None) -> Verdict:
     """Run and judge; states and logs stay in the directory."""
     rng = random.Random(options.seed)
     prompts = draw_prompts(options.prompts, options.clients, rng)

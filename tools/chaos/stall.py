@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tools.chaos.house import House
@@ -12,7 +11,8 @@ from tools.chaos.ledger import Ledger
 from tools.chaos.prompts import draw_prompts
 from tools.chaos.requesters import Requesters
 from tools.chaos.run import PATIENCE_SECONDS
-from tools.chaos.verdict import Verdict, judge
+from tools.chaos.verdict import judge
+from tools.trials import Tell, Verdict
 
 MOST_GROWTH_BYTES = 10_000_000
 SAMPLE_SECONDS = 0.25
@@ -25,7 +25,7 @@ def run_stall(
     seconds: float,
     prompts: int = 240,
     clients: int = 20,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = lambda line: None,
 ) -> Verdict:
     """Stop the broker for so long while a third of the prompts is answered, and judge.
 

@@ -4,37 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from tools.chaos.ledger import TERMINAL, Account, Ledger
+from tools.trials import Verdict
 
 Event = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What became of a run.
-
-    Attributes:
-        counts: figures by name.
-        errors: terminal frames without an answer, by code.
-        faults: what does not hold, a line each.
-    """
-
-    counts: dict[str, int]
-    errors: dict[str, int]
-    faults: list[str] = field(default_factory=list)
-
-    @property
-    def holds(self) -> bool:
-        """Say whether everything holds."""
-        return not self.faults
-
-    def as_fields(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return {"holds": self.holds, **asdict(self)}
 
 
 def judge(

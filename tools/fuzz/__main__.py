@@ -14,28 +14,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import shutil
 import sys
-import tempfile
-import time
 from pathlib import Path
 
+from tools import trials
 from tools.fuzz.run import Options, run
-
-SHOWN = 20  # faults, at most
 
 
 def main() -> int:
     """Read the options, run, and print figures and verdict; return the exit code."""
     options = _parse()
-    began = time.monotonic()
-
-    def tell(line: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
-
-    directory = Path(tempfile.mkdtemp(prefix="edged-fuzz-"))
-    tell(f"state and log are in {directory}, until everything holds")
     what = Options(
         model=options.model,
         seed=options.seed,
@@ -45,25 +33,14 @@ def main() -> int:
         models=options.models,
         seconds=options.seconds,
     )
-    verdict = asyncio.run(run(what, directory, tell))
-    for name, count in verdict.counts.items():
-        print(f"{name:>28} {count:6}")
-    for fault in verdict.faults[:SHOWN]:
-        print(f"FAULT  {fault}")
-    print("everything holds" if verdict.holds else f"{len(verdict.faults)} faults")
-    if options.out:
-        options.out.write_text(json.dumps({"seed": options.seed, **verdict.as_fields()}, indent=2) + "\n")
-    if verdict.holds:
-        shutil.rmtree(directory)
-    return 0 if verdict.holds else 1
+    return trials.carry_out(
+        "fuzz", options, lambda directory, tell: trials.Report(asyncio.run(run(what, directory, tell)))
+    )
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = trials.options_of("fuzz", __doc__)
     parser.add_argument("model", type=Path, help="the GGUF file, a small one (tools/make_tiny_model.py)")
-    parser.add_argument("--seed", type=int, default=1, help="of every choice (default %(default)s)")
     for name, default, what in (
         ("requests", 20_000, "over HTTP, at most"),
         ("messages", 50_000, "of the engine"),
@@ -74,11 +51,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=120, help="for requests, and for models (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there as JSON")
-    options = parser.parse_args()
-    if not options.model.is_file():
-        parser.error(f"there is no file {options.model}; tools/make_tiny_model.py --out FILE makes one")
-    return options
+    return trials.parse(parser)
 
 
 if __name__ == "__main__":

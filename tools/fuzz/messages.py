@@ -134,8 +134,10 @@ async def _hand_over(messages: list[Message]) -> None:
     engine.generate(Generation(Prompt([1, 2, 3], 2), sampling, 9, [], None, _Watcher()))
     asked: list[asyncio.Task[Any]] = [
         asyncio.create_task(engine.prepare([])),
-        asyncio.create_task(engine.tokenize("a", add_special=False, parse_special=False, with_pieces=True)),
-        asyncio.create_task(engine.detokenize([1])),
+        asyncio.create_task(
+            engine.texts.tokenize("a", add_special=False, parse_special=False, with_pieces=True)
+        ),
+        asyncio.create_task(engine.texts.detokenize([1])),
         asyncio.create_task(engine.embed(["a", "b"], lambda: None)),
     ]
     await asyncio.sleep(0)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.chaos.verdict import Verdict
 from tools.fuzz.gguf import fuzz_engine, fuzz_header
 from tools.fuzz.http import fuzz_http
 from tools.fuzz.messages import fuzz_messages
 from tools.load.house import House
 from tools.load.run import until_ready
+from tools.trials import Tell, Verdict
 
 _OF_THE_ENGINE = "edged.engine."
 
@@ -42,7 +41,7 @@ class Options:
     seconds: float
 
 
-async def run(options: Options, directory: Path, tell: Callable[[str], None] = lambda line: None) -> Verdict:
+async def run(options: Options, directory: Path, tell: Tell = lambda line: None) -> Verdict:
     """Run and judge; state and log stay in the directory."""
     counts: Counter[str] = Counter()
     faults: list[str] = []

@@ -18,33 +18,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools import trials
 from tools.load.footprint import Memory
 from tools.load.house import PREFIX_BYTES
-from tools.load.run import Options, Outcome, run
+from tools.load.run import Options, run
 from tools.load.trend import chart, slope
 
-SHOWN = 20  # faults, at most
 LINES = ("daemon PSS", "daemon RSS", "engine PSS", "engine RSS")
 
 
 def main() -> int:
     """Read the options, run, and print figures and verdict; return the exit code."""
     options = _parse()
-    began = time.monotonic()
-
-    def tell(line: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
-
-    directory = Path(tempfile.mkdtemp(prefix="edged-load-"))
-    tell(f"state and log are in {directory}, until everything holds")
     what = Options(
         model=options.model,
         seed=options.seed,
@@ -57,42 +46,32 @@ def main() -> int:
         threads=options.threads,
         prefix_bytes=options.prefix_bytes,
     )
-    outcome = asyncio.run(run(what, directory, tell))
-    verdict = outcome.verdict
-    verdict.counts["seconds"] = round(time.monotonic() - began)
-    lines = _lines(outcome.samples)
-    slopes = _print(outcome, lines)
-    if options.chart:
-        options.chart.write_text(chart(f"Memory under mixed load, seed {options.seed}", lines))
-    if options.out:
-        fields = {"seed": options.seed, **verdict.as_fields(), "slopes_per_hour": slopes}
-        options.out.write_text(json.dumps(fields, indent=2) + "\n")
-    if verdict.holds:
-        shutil.rmtree(directory)
-    return 0 if verdict.holds else 1
+
+    def trial(directory: Path, tell: trials.Tell) -> trials.Report:
+        outcome = asyncio.run(run(what, directory, tell))
+        lines = _lines(outcome.samples)
+        if options.chart:
+            options.chart.write_text(chart(f"Memory under mixed load, seed {options.seed}", lines))
+        return _report(outcome.verdict, lines)
+
+    return trials.carry_out("load", options, trial)
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = trials.options_of("load", __doc__)
     parser.add_argument("model", type=Path, help="the GGUF file")
     parser.add_argument("--requests", type=int, default=1000, help="how many (default %(default)s)")
     parser.add_argument("--clients", type=int, default=50, help="at once (default %(default)s)")
     parser.add_argument("--kills", type=int, default=5, help="of the engine (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=0.0, help="ask for so long, and kill nothing")
-    parser.add_argument("--seed", type=int, default=1, help="of every choice (default %(default)s)")
     parser.add_argument("--context", type=int, default=1024, help="tokens (default %(default)s)")
     parser.add_argument("--sequences", type=int, default=4, help="that run at once (default %(default)s)")
     parser.add_argument("--threads", type=int, help="that compute (default: as many as edged chooses)")
     parser.add_argument(
         "--prefix-bytes", type=int, default=PREFIX_BYTES, help="of the prefix cache (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there as JSON")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the memory there as SVG")
-    options = parser.parse_args()
-    if not options.model.is_file():
-        parser.error(f"there is no file {options.model}; tools/make_tiny_model.py --out FILE makes one")
+    options = trials.parse(parser)
     if options.requests < 1 or options.clients < 1:
         parser.error("--requests and --clients must be at least 1")
     return options
@@ -103,15 +82,10 @@ def _lines(samples: Sequence[tuple[float, Memory, Memory]]) -> dict[str, Sequenc
     return {name: [(at, float(values[i])) for at, values in figures] for i, name in enumerate(LINES)}
 
 
-def _print(outcome: Outcome, lines: dict[str, Sequence[tuple[float, float]]]) -> dict[str, list[float]]:
-    """Print the figures; return the slopes, each with its margin, in bytes per hour."""
-    verdict = outcome.verdict
+def _report(verdict: trials.Verdict, lines: dict[str, Sequence[tuple[float, float]]]) -> trials.Report:
+    """Return the verdict with each line's course and slope; in the fields, slopes are in bytes per hour."""
     slopes: dict[str, list[float]] = {}
-    print()
-    for name, count in verdict.counts.items():
-        print(f"{name:>28} {count:6}")
-    for code, count in verdict.errors.items():
-        print(f"{'error ' + code:>28} {count:6}")
+    figures: dict[str, str] = {}
     for name, line in lines.items():
         values = [value / 1e6 for _, value in line]
         if not values:
@@ -120,13 +94,8 @@ def _print(outcome: Outcome, lines: dict[str, Sequence[tuple[float, float]]]) ->
         if found := slope(line):
             slopes[name] = [round(found.per_hour), round(found.margin)]
             text += f"; {found.per_hour / 1e6:+.2f} ± {found.margin / 1e6:.2f} MB an hour"
-        print(f"{name:>28} {text}")
-    for fault in verdict.faults[:SHOWN]:
-        print(f"FAULT  {fault}")
-    if len(verdict.faults) > SHOWN:
-        print(f"FAULT  … and {len(verdict.faults) - SHOWN} more")
-    print("everything holds" if verdict.holds else f"{len(verdict.faults)} faults")
-    return slopes
+        figures[name] = text
+    return trials.Report(verdict, figures, {"slopes_per_hour": slopes})
 
 
 if __name__ == "__main__":

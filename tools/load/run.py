@@ -12,12 +12,12 @@ from pathlib import Path
 
 import aiohttp
 
-from tools.chaos.verdict import Verdict
 from tools.load.asks import Ask, draw_asks
 from tools.load.footprint import Footprint, Memory, footprint, memory
 from tools.load.house import PREFIX_BYTES, House, status
 from tools.load.requesters import Account, ask, work_off
 from tools.load.verdict import Judge, compare
+from tools.trials import Tell, Verdict
 
 START_SECONDS = 120.0
 PATIENCE_SECONDS = 120.0
@@ -116,7 +116,7 @@ class Load:
         return next_ask
 
 
-async def run(options: Options, directory: Path, tell: Callable[[str], None] = lambda line: None) -> Outcome:
+async def run(options: Options, directory: Path, tell: Tell = lambda line: None) -> Outcome:
     """Run and judge; state and log stay in the directory."""
     house = House(
         directory,
@@ -204,7 +204,7 @@ async def _kill(
     session: aiohttp.ClientSession,
     load: Load,
     options: Options,
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> int:
     """Kill the engine in the midst of each of so many equal shares of the requests; return how often."""
     rng = random.Random(f"{options.seed}/kills")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tools.chaos.verdict import Verdict
 from tools.load.footprint import Footprint
 from tools.load.house import Event
 from tools.load.requesters import Account
+from tools.trials import Verdict
 
 MOST_GROWTH_BYTES = 12_000_000
 """Of a process: what is kept of a thousand ended requests, and what allocators keep of their peak."""

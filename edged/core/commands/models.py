@@ -67,8 +67,8 @@ class ModelCommands:
         does not wait for the end stops nothing.
 
         Raises:
-            EdgedError: `invalid`, `model_unavailable`, `busy` (another change is under way), or
-                `journal_full` (the choice can't be kept).
+            EdgedError: `invalid` (as where no model has that name), `model_unavailable`, `busy` (another
+                change is under way), or `journal_full` (the choice can't be kept).
         """
         check_known(fields, "name")
         name = model_of(fields)
@@ -143,17 +143,8 @@ class ModelCommands:
         """Wait until nothing runs any more, but not for ever."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._core.settings.stop_seconds):
-                while self._core.running:
-                    await self._one_ended()
+                await self._core.dispatcher.drained()
                 await self._core.direct.wait()
-
-    async def _one_ended(self) -> None:
-        ends = [asyncio.ensure_future(ticket.wait()) for ticket in self._core.in_hand()]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for end in ends:
-                end.cancel()
 
     def _changed(self, change: asyncio.Task[dict[str, Any]]) -> None:
         self._change = None

@@ -9,12 +9,12 @@ import structlog
 
 from edged.core.commands.fields import check_known, client_of, one_of, page_of, paged
 from edged.core.commands.models import ModelCommands
+from edged.core.status import request
 from edged.errors import EdgedError, ErrorCode, invalid
 from edged.log import Level
 
 if TYPE_CHECKING:
     from edged.core.service import Core
-    from edged.core.ticket import Ticket
     from edged.engine.plan import Planner
 
 _log = structlog.get_logger(__name__)
@@ -100,7 +100,7 @@ class Commands:
         check_known(fields, "page")
         page = page_of(fields)
         tickets = sorted(self._core.in_hand(), key=lambda ticket: -ticket.waited)
-        return paged("requests", [_request(ticket) for ticket in tickets], page)
+        return paged("requests", [request(ticket) for ticket in tickets], page)
 
     async def _cancel_all(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Cancel what waits and runs, of one client or of all."""
@@ -132,15 +132,3 @@ class Commands:
         self._models.check_idle()
         self._core.engine.restart()
         return {"going_on": self._core.running}
-
-
-def _request(ticket: Ticket) -> dict[str, Any]:
-    return {
-        "id": ticket.id,
-        "client": ticket.client.name,
-        "way": ticket.client.way,
-        "state": ticket.state,
-        "age_seconds": round(ticket.waited, 1),
-        "prompt_tokens": len(ticket.prompt) if ticket.prompt is not None else None,
-        "tokens": ticket.completion_tokens,
-    }

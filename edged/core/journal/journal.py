@@ -14,6 +14,9 @@ from edged.core.journal.thread import JournalThread
 from edged.core.journal.work import Bounds, Done, Inbox, Write
 from edged.core.journal.writer import Writer
 from edged.errors import EdgedError, ErrorCode
+from edged.progress import Progress
+
+OPENING_BYTES_PER_SECOND = 500_000  # read, and where they are damaged written again, to a slow card
 
 _T = TypeVar("_T")
 
@@ -58,7 +61,11 @@ class Journal:
         """
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[Recovered] = self._loop.create_future()
-        self._thread = JournalThread(self._writer, lambda result: self._call(lambda: _settle(opened, result)))
+        self._thread = JournalThread(
+            self._writer,
+            lambda result: self._call(lambda: _settle(opened, result)),
+            opening_seconds=self._bounds.max_bytes / OPENING_BYTES_PER_SECOND,
+        )
         return await opened
 
     async def accept(self, key: RecordKey, body_hash: bytes, body: bytes) -> int:
@@ -113,6 +120,10 @@ class Journal:
         self._bounds = bounds
         self._writer.take(bounds)
         self._hand_over(_rebind)
+
+    def progress(self) -> Progress | None:
+        """Return the steps of the journal's thread; None before there is one."""
+        return self._thread.progress if self._thread is not None else None
 
     @property
     def can_write(self) -> bool:

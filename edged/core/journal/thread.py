@@ -11,6 +11,7 @@ import structlog
 from edged.core.journal.records import Recovered
 from edged.core.journal.work import Inbox
 from edged.core.journal.writer import Writer
+from edged.progress import Progress
 
 _log = structlog.get_logger(__name__)
 
@@ -20,12 +21,20 @@ UNEXPECTED_SECONDS = 1.0  # a pause after an error that nobody foresaw, so that 
 class JournalThread:
     """Runs a writer.
 
+    Attributes:
+        progress: a step is the opening, or a round of the writer.
+
     Args:
         writer: whose files are touched by this thread alone.
         opened: told what the files held, or why they can't be opened.
+        opening_seconds: what the opening may take beyond a round.
     """
 
-    def __init__(self, writer: Writer, opened: Callable[[Recovered | Exception], None]) -> None:
+    def __init__(
+        self, writer: Writer, opened: Callable[[Recovered | Exception], None], *, opening_seconds: float
+    ) -> None:
+        self.progress = Progress()
+        self.progress.step(opening_seconds)
         self._writer = writer
         self._opened = opened
         self._changed = threading.Condition()
@@ -41,6 +50,7 @@ class JournalThread:
             if self._over:
                 return False
             put(self._inbox)
+            self.progress.expect()
             self._changed.notify()
             return True
 
@@ -48,10 +58,17 @@ class JournalThread:
         """Do what has been handed over, close the files, and return when that is done."""
         with self._changed:
             self._stopping = True
+            self.progress.expect()
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self.progress.rest()
+
+    def _serve(self) -> None:
         try:
             recovered = self._writer.open()
         except Exception as error:
@@ -74,7 +91,10 @@ class JournalThread:
     def _take(self) -> Inbox | None:
         """Wait for something to do; None when it is over."""
         with self._changed:
+            if not self._inbox:
+                self.progress.rest()
             self._changed.wait_for(lambda: self._inbox or self._stopping, self._writer.seconds_to_wait())
+            self.progress.step()
             if self._stopping and not self._inbox:
                 self._over = True
                 return None

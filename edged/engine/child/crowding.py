@@ -42,8 +42,9 @@ class Crowding:
         self._changed_at = clock()
 
     def limit(self, most: int) -> None:
-        """Let there be no more than so many from now on, and as many as that until they prove too many."""
-        self.threads = self._most = most
+        """Let there be no more than so many from now on: where there is no room for all, no more for that."""
+        self.threads = min(self.threads, most) if self.threads < self._most else most
+        self._most = most
         self._begin_window()
 
     def learn(self, threads: int, on_core: float, seconds: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import threading
 import time
 from collections import deque
@@ -93,6 +94,7 @@ class Embedder:
         self._clock = clock
         self._context: EmbeddingContext | None = None
         self._threads: tuple[int, int] | None = None  # where others than at the start are wanted
+        self._most_seconds = math.inf  # of a pass
         self._token_seconds: float | None = None
         self._jobs = Jobs()
         self._begun: tuple[Job, Text] | None = None  # the text that the cells hold a part of
@@ -123,9 +125,13 @@ class Embedder:
         """Say whether texts wait."""
         return bool(self._jobs)
 
-    def tune(self, threads: int, threads_batch: int) -> None:
-        """Compute with so many threads from the next pass on: for passes of one token, and of more."""
+    def tune(self, threads: int, threads_batch: int, most_seconds: float) -> None:
+        """Compute with so many threads from the next pass on: for passes of one token, and of more.
+
+        A pass takes `most_seconds` at most, as far as texts can be cut.
+        """
         self._threads = threads, threads_batch
+        self._most_seconds = most_seconds
         if self._context is not None:
             self._context.set_threads(*self._threads)
 
@@ -220,11 +226,12 @@ class Embedder:
 
     def _budget(self, context: EmbeddingContext, *, others_wait: bool) -> int:
         """Return how many tokens the next pass may have."""
-        if self._deterministic or not others_wait:
+        seconds = min(self._step_seconds if others_wait else math.inf, self._most_seconds)
+        if self._deterministic or seconds == math.inf:
             return context.pass_tokens
         if self._token_seconds is None:
             return min(_UNMEASURED_TOKENS, context.pass_tokens)
-        return max(1, min(int(self._step_seconds / self._token_seconds), context.pass_tokens))
+        return max(1, min(int(seconds / self._token_seconds), context.pass_tokens))
 
     def _choose(self, context: EmbeddingContext, budget: int) -> list[tuple[Job, Text]]:
         """Choose the texts of the next pass: the one that is begun, else one of each request in turn."""

@@ -26,6 +26,7 @@ from edged.engine.messages import Load, LoadFailed, Loading, Ready
 from edged.errors import EdgedError
 
 WARM_UP_TOKENS = 64
+MEASURED_PASSES = 3
 
 
 def warm_up(context: Context, vocabulary: Vocabulary) -> float:
@@ -41,6 +42,21 @@ def warm_up(context: Context, vocabulary: Vocabulary) -> float:
     seconds = time.monotonic() - started
     context.cut(0, 0)
     return seconds / WARM_UP_TOKENS
+
+
+def measured_speeds(context: Context, vocabulary: Vocabulary, load: Load) -> list[float]:
+    """Return the tokens a second of one stream with 1, 2, … threads, the best of some passes each."""
+    found, token = [], vocabulary.bos or 0
+    for threads in range(1, load.threads + 1):
+        context.set_threads(threads, load.threads_batch)
+        passes = []
+        for position in range(MEASURED_PASSES):
+            started = time.monotonic()
+            context.decode([Run(0, position, [token], wants_logits=True)])
+            passes.append(time.monotonic() - started)
+        context.cut(0, 0)
+        found.append(1 / min(passes))
+    return found
 
 
 def open_model(stack: ExitStack, load: Load, channel: Channel) -> tuple[Model, Context | None]:
@@ -123,7 +139,10 @@ def run(channel: Channel, load: Load) -> None:
             )
             prompts = PromptBuilder(vocabulary, template)
             embedder = open_embedder(stack, load, model, prompts, generates=context is not None)
-            scheduler = open_scheduler(context, load, vocabulary) if context is not None else None
+            speeds, scheduler = [], None
+            if context is not None:
+                speeds = measured_speeds(context, vocabulary, load) if load.measures else []
+                scheduler = open_scheduler(context, load, vocabulary)
         except (LlamaError, EdgedError) as error:
             channel.send(LoadFailed(str(error)))
             return
@@ -139,6 +158,7 @@ def run(channel: Channel, load: Load) -> None:
                 pooling=pooling_of(model),
                 dimensions=dimensions_of(model),
                 kernels=kernels(),
+                speeds=speeds,
             )
         )
         Server(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ class Pace:
     step at a time: each is corrected by its share of what was expected. (Least squares would not do: pieces
     that are chosen to take the same time cannot tell the three apart.)
 
+    Attributes:
+        most_seconds: what a step takes at most, alone or not; below infinity pieces may be of one token.
+
     Args:
         step_seconds: how long the streams may wait for their next token while prompts are read.
         most_tokens: the most that one decode takes.
@@ -39,6 +43,7 @@ class Pace:
     """
 
     def __init__(self, *, step_seconds: float, most_tokens: int, token_seconds: float) -> None:
+        self.most_seconds = math.inf
         self._step_seconds = step_seconds
         self._most_tokens = most_tokens
         self._costs = (_FIXED_TOKENS * token_seconds, token_seconds, token_seconds / _DOUBLE_DEPTH)
@@ -54,9 +59,9 @@ class Pace:
         if beside_streams:
             budget = max(self._step_seconds - self._streams_seconds, self._streams_seconds)
         fixed, token, cell = self._costs
-        budget -= fixed
+        budget = min(budget, self.most_seconds) - fixed
         room = self._most_tokens
-        fewest = FEWEST_TOKENS
+        fewest = FEWEST_TOKENS if self.most_seconds == math.inf else 1
         pieces = []
         for rest in unread:
             seconds = token + cell * rest.depth

@@ -56,7 +56,8 @@ class LlamaRunner:
         self._vocabulary = vocabulary
         self._context = context
         self._gives_way = gives_way
-        self._crowding = Crowding(1)
+        self._threads = self._threads_batch = 0
+        self._crowding = Crowding(max(threads, threads_batch))
         self.set_threads(threads, threads_batch)
         self.abort = context.abort
         self.clear_abort = context.clear_abort
@@ -65,9 +66,10 @@ class LlamaRunner:
 
     def set_threads(self, threads: int, threads_batch: int) -> None:
         """Compute with so many threads from the next batch on, or as many of them as there is room for."""
-        self._threads, self._threads_batch = threads, threads_batch
-        self._crowding.limit(max(threads, threads_batch))
-        self._context.set_threads(threads, threads_batch)
+        if (threads, threads_batch) != (self._threads, self._threads_batch):
+            self._threads, self._threads_batch = threads, threads_batch
+            self._crowding.limit(max(threads, threads_batch))
+            self._use_threads()
 
     def decode(self, runs: Many[Run]) -> tuple[DecodeStatus, list[int]]:
         """Compute a batch; see how much of the machine there was for it.
@@ -81,9 +83,12 @@ class LlamaRunner:
             is_single = sum(len(run.tokens) for run in runs) == 1
             threads = min(self._threads if is_single else self._threads_batch, self._crowding.threads)
             if self._crowding.learn(threads, time.thread_time() - on_core, time.monotonic() - started):
-                most = self._crowding.threads
-                self._context.set_threads(min(self._threads, most), min(self._threads_batch, most))
+                self._use_threads()
         return outcome
+
+    def _use_threads(self) -> None:
+        most = self._crowding.threads
+        self._context.set_threads(min(self._threads, most), min(self._threads_batch, most))
 
     def draw(self, sequence: Sequence, row: int) -> int:
         """Draw by the sequence's sampler chain."""

@@ -97,9 +97,10 @@ class Scheduler:
         """Let states that are kept for later prompts take no more than so many bytes from now on."""
         self._streams.limit(max_bytes)
 
-    def tune(self, threads: int, threads_batch: int) -> None:
-        """Compute with so many threads from the next step on."""
+    def tune(self, threads: int, threads_batch: int, most_seconds: float) -> None:
+        """Compute with so many threads from the next step on, which reads for so long at most."""
         self._runner.set_threads(threads, threads_batch)
+        self._pace.most_seconds = most_seconds
 
     def check(self) -> None:
         """Make sure that the KV cache holds what it should, between steps; cheap.

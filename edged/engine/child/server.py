@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import queue
-import time
 
 from edged.engine.child.assembler import Assembler
 from edged.engine.child.boundary import Boundaries
 from edged.engine.child.channel import Channel, log
+from edged.engine.child.duty import Duty
 from edged.engine.child.embedder import Embedder
 from edged.engine.child.llama import Sampler, SamplingParams, Vocabulary
 from edged.engine.child.reclaim import trim_heap
@@ -16,6 +17,7 @@ from edged.engine.child.sequence import Sequence
 from edged.engine.child.text.prompt import PromptBuilder
 from edged.engine.child.text.texts import Texts, no_text
 from edged.engine.messages import (
+    GOVERNED_STEP_SECONDS,
     Cancel,
     Detokenize,
     Embed,
@@ -70,8 +72,7 @@ class Server:
         self._embedder = embedder
         self._scheduler = scheduler
         self._prefixes: Prefixes | None = None  # as the daemon knows them
-        self._pause_seconds = 0.0
-        self._rests_until = 0.0  # by the monotonic clock; the next step comes then
+        self._duty = Duty()
         channel.on_cancel = self._interrupt
 
     def serve(self) -> None:
@@ -92,20 +93,17 @@ class Server:
                 self._handle(message)
                 if not isinstance(message, Prepare | Tokenize | Detokenize | Render | Embed):
                     continue
-            if self._rest() <= 0:
+            if self._duty.rest() <= 0:
                 self._step()
 
-    def _rest(self) -> float:
-        return self._rests_until - time.monotonic()
-
     def _next(self) -> Message | None:
-        """Return a message; wait for one only while there is nothing to compute, or a pause to keep.
+        """Return a message; wait for one only while there is nothing to compute, or a rest to keep.
 
         Raises:
             queue.Empty: there is none now.
         """
         if self._generates or self._embedder.has_work:
-            return self._channel.inbox.get(timeout=max(0.0, self._rest()))
+            return self._channel.inbox.get(timeout=max(0.0, self._duty.rest()))
         return self._channel.inbox.get(timeout=HEARTBEAT_SECONDS)
 
     @property
@@ -114,6 +112,7 @@ class Server:
 
     def _step(self) -> None:
         """Compute a step of the answers and a pass of the embeddings, and say at least that it lives."""
+        self._duty.begin()
         if generates := self._generates:
             assert self._scheduler is not None
             self._channel.send(self._scheduler.step())
@@ -125,7 +124,7 @@ class Server:
             if self._scheduler is not None:
                 self._scheduler.check()
             self._channel.send(Heartbeat())
-        self._rests_until = time.monotonic() + self._pause_seconds
+        self._duty.end()
 
     def _tell_prefixes(self, prefixes: Prefixes) -> None:
         if prefixes != self._prefixes:
@@ -156,10 +155,7 @@ class Server:
                 if self._scheduler.put_back(message.request):
                     self._channel.send(Left(message.request))
             case Tune():
-                self._pause_seconds = message.pause_milliseconds / 1000
-                self._embedder.tune(message.threads, message.threads_batch)
-                if self._scheduler is not None:
-                    self._scheduler.tune(message.threads, message.threads_batch)
+                self._tune(message)
             case Trim():
                 self._embedder.trim()
                 if self._scheduler is not None:
@@ -168,6 +164,13 @@ class Server:
                 trim_heap()
             case _:
                 log("warning", "unexpected message", name=type(message).__name__)
+
+    def _tune(self, message: Tune) -> None:
+        self._duty.share = message.duty
+        most_seconds = GOVERNED_STEP_SECONDS if message.duty < 1 else math.inf
+        self._embedder.tune(message.threads, message.threads_batch, most_seconds)
+        if self._scheduler is not None:
+            self._scheduler.tune(message.threads, message.threads_batch, most_seconds)
 
     def _prepare(self, message: Prepare) -> Message:
         try:

@@ -29,6 +29,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [STACKS_SIGNAL])  # the daemon waits for its own, blocked
     deepen_stack()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     load = channel.first()

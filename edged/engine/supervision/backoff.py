@@ -89,10 +89,11 @@ class BackOff:
 
 
 def _setting(load: Load) -> tuple[Any, ...]:
-    """Return what tells one try from another; what "auto" takes by the memory changes all the time."""
+    """Return what tells one try from another; what fits the memory changes all the time."""
     try:
         stat = Path(load.path).stat()
         file: tuple[int, ...] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
     except OSError:
         file = ()
-    return replace(load, context=0, prefix_bytes=0), *file
+    as_fits = replace(load, context=0, sequences=0, kv_type="", flash_attention=False, prefix_bytes=0)
+    return as_fits, *file

@@ -28,12 +28,20 @@ class Life:
     Args:
         patience: how long it may be silent.
         is_owing: says whether an answer of the process's is due.
+        on_hang: told how many seconds it has been silent, when that is too long.
         command: its program.
     """
 
-    def __init__(self, patience: Patience, is_owing: Callable[[], bool], command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        patience: Patience,
+        is_owing: Callable[[], bool],
+        on_hang: Callable[[float], None],
+        command: Sequence[str],
+    ) -> None:
         self._patience = patience
         self._is_owing = is_owing
+        self._on_hang = on_hang
         self._command = command
         self._verdict: str | None = None
         self._is_over = False
@@ -136,6 +144,7 @@ class Life:
         self._verdict = f"it gave no sign of life for {silent:.1f} s"
         _log.error("the engine hangs", pid=process.pid, silent_seconds=round(silent, 1))
         try:
+            self._on_hang(silent)
             await log_stacks(process, self._written)
         finally:
             self.kill()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from edged.engine.messages import GOVERNED_STEP_SECONDS
+
 LOAD_SECONDS = 180.0  # a cold card of 10 MB/s reads 1.8 GB in that time
 HEARTBEAT_GRACE_SECONDS = 10.0  # the engine's heartbeat at rest comes every 5 s
 STEPS = 10
@@ -16,7 +18,8 @@ class Patience:
 
     Attributes:
         stall_seconds: an engine that owes an answer may be silent for so long, however fast it has been.
-        pause_seconds: and for so long beyond it, as it was told to rest between steps.
+        duty: the share of the time in which it is to compute: it may rest for as long beyond that as this
+            wants after its longest step.
 
     Args:
         stall_seconds: see the attribute.
@@ -25,14 +28,14 @@ class Patience:
 
     def __init__(self, stall_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.stall_seconds = stall_seconds
-        self.pause_seconds = 0.0
+        self.duty = 1.0
         self._clock = clock
         self.begin()
 
     def begin(self) -> None:
         """Wait for a new process, which has a model to load."""
         self._is_loaded = False
-        self._longest_step = 0.0  # seconds between signs of life while an answer was owed; fades
+        self._longest_step = 0.0  # seconds computed between signs of life while an answer was owed; fades
         self._heard_at = self._clock()
 
     def loaded(self) -> None:
@@ -49,18 +52,25 @@ class Patience:
         """Take a sign of life: while an answer is owed, none that a resting engine sends, too."""
         now = self._clock()
         if self._is_loaded and owing:
-            self._longest_step = max(now - self._heard_at, FADING * self._longest_step)
+            self._longest_step = max((now - self._heard_at) * self.duty, FADING * self._longest_step)
         self._heard_at = now
 
     def exceeded(self, *, owing: bool) -> float | None:
         """Return the seconds of silence if they are too many."""
-        silent = self._clock() - self._heard_at
-        return silent if silent > self._bound(owing) else None
+        silent = self.silent_seconds
+        return silent if silent > self.bound_seconds(owing=owing) else None
 
-    def _bound(self, owing: bool) -> float:
+    @property
+    def silent_seconds(self) -> float:
+        """Return how long ago the last sign of life was."""
+        return self._clock() - self._heard_at
+
+    def bound_seconds(self, *, owing: bool) -> float:
+        """Return how long it may be silent."""
         if not self._is_loaded:
             return LOAD_SECONDS
         if not owing:
             return self.stall_seconds + HEARTBEAT_GRACE_SECONDS
         # A machine that others keep busy is slow, not hung.
-        return self.pause_seconds + max(self.stall_seconds, min(STEPS * self._longest_step, LOAD_SECONDS))
+        rest = max(self._longest_step, GOVERNED_STEP_SECONDS) * (1 / self.duty - 1)
+        return rest + max(self.stall_seconds, min(STEPS * self._longest_step, LOAD_SECONDS))

@@ -58,6 +58,11 @@ class Death:
         return self.signal == signal.SIGKILL and self.verdict is None
 
     @property
+    def is_for_memory(self) -> bool:
+        """Say whether it was killed for want of memory, by the kernel's own word."""
+        return self.may_be_for_memory and self.oom is not None
+
+    @property
     def reason(self) -> str:
         """Return the end in words."""
         if self.verdict:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 
 from edged.engine.messages import Heartbeat, Load, LoadFailed, Loading, Message, Ready
 from edged.engine.supervision.backoff import BackOff
 from edged.engine.supervision.life import Life
+from edged.engine.supervision.listener import Listener
 from edged.engine.supervision.patience import Patience
 from edged.engine.supervision.process import COMMAND, Death
 from edged.errors import EdgedError, ErrorCode
@@ -23,26 +23,7 @@ _log = structlog.get_logger(__name__)
 NO_PLAN_RETRY_SECONDS = 5.0  # a model that isn't there is looked for again: its file may have come
 REFUSED_RETRY_SECONDS = 60.0  # a model that the library refused is tried again: its file may be another
 
-State = Literal["starting", "ready", "restarting", "failed", "unloaded", "stopped"]
-
-
-class Listener(Protocol):
-    """Who is told what the engine says and what becomes of it."""
-
-    def on_message(self, message: Message) -> None:
-        """Take one of the engine's messages."""
-
-    def on_ready(self, ready: Ready) -> None:
-        """Send what waits: the engine serves from now on."""
-
-    def on_death(self, reason: str, *, blameless: bool) -> None:
-        """Keep what was running for the next life; `blameless` deaths don't count against requests."""
-
-    def on_failed(self, error: EdgedError) -> None:
-        """Refuse what waits: the engine can't be started as things are."""
-
-    def is_waiting(self) -> bool:
-        """Say whether an answer of the engine's is due."""
+State = Literal["starting", "ready", "restarting", "failed", "low_memory", "unloaded", "stopped"]
 
 
 class Supervisor:
@@ -50,17 +31,17 @@ class Supervisor:
 
     Attributes:
         state: what an operator is told. `failed`: the engine can't be started, or died too often;
-            requests are refused, and it is tried again.
+            requests are refused, and it is tried again. `low_memory`: there is too little for it now.
         reason: why it is restarting or failed.
         restarts: how often a process was started because the one before had died.
         load_progress: the share of the model that is loaded, while it is loading.
         back_off: when it is started again after a death.
         patience: how long it may be silent.
+        on_hang: told how many seconds a process was silent that is ended for it.
 
     Args:
         plan: says what to load; raises EdgedError when nothing can be.
-        on_illegal_instruction: told of a death by SIGILL with repacked weights; says whether the next
-            `plan` does without them.
+        learn: told of each death that nobody ordered; says whether the next `plan` is without its cause.
         listener: told of messages and of life and death.
         stall_seconds: an engine that owes an answer may be silent for so long, however fast it has been.
         command: the engine's program; a test's may stand in.
@@ -70,16 +51,17 @@ class Supervisor:
         self,
         *,
         plan: Callable[[], Load],
-        on_illegal_instruction: Callable[[], bool],
+        learn: Callable[[Death], bool],
         listener: Listener,
         stall_seconds: float,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._plan = plan
-        self._on_illegal_instruction = on_illegal_instruction
+        self._learn = learn
         self._listener = listener
         self._command = command
         self.patience = Patience(stall_seconds)
+        self.on_hang: Callable[[float], None] = lambda seconds: None
         self.back_off = BackOff()
         self.state: State = "starting"
         self.reason: str | None = None
@@ -89,6 +71,7 @@ class Supervisor:
         self._refused = False  # the library has refused this model
         self._order: str | None = None  # why this life is to end, if an operator wants it so
         self._resting = False  # nothing is started until `wake`
+        self._forbidden: str | None = None  # why nothing is started until `allow`
         self._was_lost = False  # the next start makes up for a death
         self._life: Life | None = None
         self._next_try: float | None = None  # when a pause ends, by the monotonic clock
@@ -142,6 +125,16 @@ class Supervisor:
             self._resting = False
             self._wake.set()
 
+    def forbid(self, reason: str) -> None:
+        """End the process, and start none until `allow`, whoever wants one: there is no memory for it."""
+        self._forbidden = reason
+        self._end(reason)
+
+    def allow(self) -> None:
+        """Let it be started again."""
+        self._forbidden = None
+        self._wake.set()
+
     async def run(self) -> None:
         """Start the engine again whenever it ends, until cancelled."""
         try:
@@ -157,7 +150,7 @@ class Supervisor:
         self.back_off.forgive()
         self._wake.set()
         if self._life is None:
-            self.state, self.reason = "unloaded" if self._resting else "starting", None
+            self._note_absence()
         else:
             self._life.kill()
 
@@ -165,13 +158,16 @@ class Supervisor:
         self._order = None
         self._wake.clear()
 
+    def _note_absence(self) -> None:
+        absent: State = "unloaded" if self._resting else "starting"
+        self.state, self.reason = "low_memory" if self._forbidden else absent, self._forbidden
+
     async def _rest(self) -> None:
-        while self._resting:
-            self.state, self.reason = "unloaded", None
+        while self._resting or self._forbidden is not None:
+            self._note_absence()
             self._wake.clear()
             await self._wake.wait()
-        if self.state == "unloaded":
-            self.state = "starting"
+            self._note_absence()
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next start: for so long, until woken, or until there is a reason to try."""
@@ -206,7 +202,7 @@ class Supervisor:
         except EdgedError as error:
             self._fail(error)
             return NO_PLAN_RETRY_SECONDS
-        if self.state == "failed" and not self._refused and not self.back_off.has_given_up:
+        if not self._refused and not self.back_off.has_given_up and self.state in ("failed", "low_memory"):
             self.state, self.reason = "starting", None
         try:
             death = await self._live(load)
@@ -219,7 +215,7 @@ class Supervisor:
         except OSError as error:
             death = Death(pid=None, code=0, verdict=f"could not be started: {error.strerror}")
         if self._order is not None:
-            self.state, self.reason = "unloaded" if self._resting else "starting", None
+            self._note_absence()
             self._was_lost = False
             _log.info("the engine was ended", reason=self._order, pid=death.pid)
             self._listener.on_death(self._order, blameless=True)
@@ -229,10 +225,10 @@ class Supervisor:
     def _after(self, death: Death, load: Load) -> float:
         """Tell of a death; return the seconds to wait before the next start."""
         self.state, self.reason = "restarting", death.reason
-        fallback = death.signal == signal.SIGILL and load.repack and self._on_illegal_instruction()
-        _log.error("the engine died", reason=death.reason, pid=death.pid, without_repacking_next=fallback)
-        self._listener.on_death(death.reason, blameless=fallback)
-        if fallback:
+        is_learnt = self._learn(death)
+        _log.error("the engine died", reason=death.reason, pid=death.pid, without_cause_next=is_learnt)
+        self._listener.on_death(death.reason, blameless=is_learnt)
+        if is_learnt:
             return 0.0
         pause = self.back_off.died(load, death)
         if self.back_off.has_given_up:
@@ -242,10 +238,11 @@ class Supervisor:
         return pause
 
     def _fail(self, error: EdgedError, event: str = "the model can't be loaded") -> None:
-        if self._told != error.message:
+        state: State = "low_memory" if error.code is ErrorCode.LOW_MEMORY else "failed"
+        if self.state != state or (state == "failed" and self._told != error.message):  # figures change
             _log.error(event, reason=error.message)
+        self.state = state
         self._told = self.reason = error.message
-        self.state = "failed"
         self._listener.on_failed(error)
 
     async def _live(self, load: Load) -> Death:
@@ -255,7 +252,12 @@ class Supervisor:
             EdgedError: the engine says that it can't load this model.
             OSError: it can't be started.
         """
-        life = self._life = Life(self.patience, self._listener.is_waiting, self._command)
+        life = self._life = Life(
+            self.patience,
+            self._listener.is_waiting,
+            lambda seconds: self.on_hang(seconds),  # whoever is to be told by then
+            self._command,
+        )
         try:
             await life.start(load)
             self.restarts += self._was_lost

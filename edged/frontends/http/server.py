@@ -154,6 +154,7 @@ class HttpFrontend:
             ("GET", "/v1/status", status.status),
             ("POST", "/v1/cmd/{name}", commands.run),
             ("GET", "/health", status.health),
+            ("GET", "/health/alive", status.alive),
         ):
             route(method, path, handler, expect_handler=body.later)
         return application

@@ -22,7 +22,11 @@ class StatusHandlers:
 
     async def health(self, _request: web.Request) -> web.Response:
         """Say whether requests are served."""
-        return web.json_response({"status": self._core.phase}, status=200 if self._core.ready else 503)
+        return self._health(good=self._core.ready)
+
+    async def alive(self, _request: web.Request) -> web.Response:
+        """Say whether the daemon gets on, with or without a model."""
+        return self._health(good=not self._core.stalled)
 
     async def status(self, _request: web.Request) -> web.Response:
         """Return the daemon's status."""
@@ -41,6 +45,16 @@ class StatusHandlers:
         ticket = self._find(request)
         ticket.cancel()
         return web.json_response({"id": ticket.id, "state": ticket.state})
+
+    def _health(self, *, good: bool) -> web.Response:
+        core = self._core
+        fields = {
+            "status": core.phase,
+            "ready": core.ready,
+            "alive": not core.stalled,
+            "stalled": core.stalled,
+        }
+        return web.json_response(fields, status=200 if good else 503)
 
     def _find(self, request: web.Request) -> Ticket:
         ticket = self._core.find(client_of(request), request.match_info["id"])

@@ -90,6 +90,11 @@ class MqttFrontend:
         core.events.listeners.append(self._outbox.tell)
         core.status_parts["mqtt"] = self.status
 
+    @property
+    def links(self) -> dict[str, Link]:
+        """The connections with the broker, each with a thread of its own."""
+        return {"mqtt": self._link} | ({"mqtt_pool": self._pool.link} if self._pool is not None else {})
+
     def start(self) -> None:
         """Go on with what an earlier daemon left, and connect; returns at once, broker or no broker."""
         self._outbox.resume()

@@ -32,6 +32,7 @@ class Pool:
 
     Attributes:
         joined: whether the broker hands us a share now.
+        link: its connection.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Pool:
         self._fault: str | None = None
         self._leaving = False
         self._settling = asyncio.Lock()
-        self._link = Link(
+        self.link = Link(
             broker,
             client_id=f"{topics.device_id}-pool",
             clean_start=True,
@@ -66,7 +67,7 @@ class Pool:
     async def run(self) -> None:
         """Be a member whenever prompts can be answered, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._link.run(), name="pool link")
+            tasks.create_task(self.link.run(), name="pool link")
             while True:
                 try:
                     await self._settle()
@@ -82,14 +83,14 @@ class Pool:
 
     async def stop(self, budget_seconds: float) -> None:
         """End the connection."""
-        await self._link.stop((), budget_seconds)
+        await self.link.stop((), budget_seconds)
 
     def status(self) -> dict[str, Any]:
         """Return the part of the status that is about the pool."""
-        fault = self._link.fault
+        fault = self.link.fault
         return {
             "name": self._name,
-            "state": self._link.state,
+            "state": self.link.state,
             "joined": self.joined,
             "problem": fault.message if fault else self._fault,
         }
@@ -105,18 +106,18 @@ class Pool:
 
     async def _join_or_leave(self) -> None:
         wanted = self._core.ready and not self._leaving
-        if wanted == self.joined or self._link.connection is None:
-            self.joined = self.joined and self._link.connection is not None
+        if wanted == self.joined or self.link.connection is None:
+            self.joined = self.joined and self.link.connection is not None
             return
         if not wanted:
             self.joined = False
-            await self._link.unsubscribe(self._filters)
+            await self.link.unsubscribe(self._filters)
             _log.info("left the pool", pool=self._name)
             return
-        if not self._link.connection.shared_available:
+        if not self.link.connection.shared_available:
             self._fault = "the broker has no shared subscriptions (MQTT 5): this device can't join a pool"
             return
-        faults = await self._link.subscribe(
+        faults = await self.link.subscribe(
             Subscription(filter, retain_as_published=True) for filter in self._filters
         )
         self._fault = next((fault for fault in faults.values() if fault), None)

@@ -149,7 +149,7 @@ class Presence:
         connection = self._link.connection
         if connection is None:
             return None
-        return self._status("offline", "stopped", connection.session, "edged was stopped")
+        return self._status("offline", "stopped", connection.session, self._core.last_words)
 
     def _end_alarms(self, now: float) -> None:
         for type in [type for type, seen in self._alarms.items() if now - seen > CLEAR_SECONDS]:

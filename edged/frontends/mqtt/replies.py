@@ -95,7 +95,7 @@ class Replier:
                         await ticket.change()
             elif await self._outbox.room(ticket.wait):
                 if ticket.terminal is None:  # from the end on, seq is reckoned with
-                    ticket.chunk_characters = self._outbox.chunk_characters(self.address)
+                    ticket.outgoing.chunk_characters = self._outbox.chunk_characters(self.address)
                 return await ticket.next_frame()
         # The end is written down at once, whether the broker is there or not.
         return await ticket.next_frame()
@@ -106,13 +106,13 @@ class Replier:
         if not self._sent_at:
             return 0.0 if ticket.frames else None
         since = time.monotonic() - self._sent_at
-        if ticket.text_waiting:
-            if not self._text_sent or ticket.text_waiting >= table.chunk_characters:
+        if ticket.outgoing.text_waiting:
+            if not self._text_sent or ticket.outgoing.text_waiting >= table.chunk_characters:
                 return 0.0
             if ticket.answer.text.rstrip(" ").endswith(SENTENCE_ENDS):
                 return 0.0
             return table.chunk_milliseconds / 1000 - since
-        return PROGRESS_SECONDS - since if ticket.has_progress else None
+        return PROGRESS_SECONDS - since if ticket.outgoing.has_progress else None
 
     def _send(self, frame: Frame) -> None:
         publication = self._publication(encode_frame(frame, self._device_id))

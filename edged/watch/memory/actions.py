@@ -19,12 +19,15 @@ class Actions(Protocol):
     def keep_caches(self, allowed: bool) -> None:
         """Let states and caches be kept again, or drop those that nobody uses and give the memory back."""
 
-    def serve_fully(self, allowed: bool) -> None:
-        """Serve as usual again, or finish what runs and admit one request at a time.
+    def shed(self, reason: str) -> None:
+        """Finish what runs, and begin one request at a time.
 
-        Not allowed also means: max_tokens is capped, prompts from MQTT stay in the journal, those on the
-        socket are refused with `low_memory`, and the context is made smaller when nothing runs.
+        Answers are capped, prompts from MQTT wait in the journal, those on the socket are refused with
+        `low_memory`, and the context is made smaller when nothing runs.
         """
+
+    def serve_fully(self) -> None:
+        """Serve as usual again."""
 
     def evict(self, reason: str) -> None:
         """End the engine at once and let nothing start it; leave the pool.
@@ -37,6 +40,9 @@ class Actions(Protocol):
 
     def load_again(self) -> None:
         """Let the engine start again, answer what waited and join the pool."""
+
+    def unload(self, reason: str) -> None:
+        """End the engine until somebody asks for something: nothing runs in it."""
 
     def restart_engine(self, reason: str) -> None:
         """Start the engine anew: nothing runs in it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from edged.settings.schema import MemoryTable
+from edged.settings.watch import MemoryTable
 
 _MIB = 1 << 20
 _SHARE = 0.03  # of the memory: the floor, and half the way from there to the first warning

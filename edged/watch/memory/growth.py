@@ -18,12 +18,14 @@ class EngineFacts:
     Attributes:
         pid: its process; None while there is none.
         planned_bytes: anonymous memory that it was planned to take, its caches at their largest included.
-        at_rest: it is ready, and nothing runs in it.
+        at_rest: it is ready, and nothing runs in it or waits for it.
+        used_at: when it was asked or answered last, or became ready, by the monotonic clock.
     """
 
     pid: int | None = None
     planned_bytes: int = 0
     at_rest: bool = False
+    used_at: float = 0.0
 
 
 class GrowthGuard:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from edged.settings.schema import MemoryTable
+from edged.settings.watch import MemoryTable
 from edged.watch.memory.bounds import Bounds, Level
 from edged.watch.memory.reading import MemoryReading, Pressure
 from edged.watch.memory.trend import Trend, smoothed
@@ -137,12 +137,10 @@ class MemoryPolicy:
             seconds = min(seconds, (left - step) / FASTEST)
         return max(LEAST_PERIOD, seconds)
 
-    def room(self, state: MemoryState) -> int:
-        """Return how many bytes may be taken now without entering `shed`; 0 where that is not known."""
-        if state.reading is None:
-            return 0
-        domains = self._domains(state, state.reading)
-        return max(0, min(domain.spare - domain.bounds.shed for domain in domains))
+    def room(self, reading: MemoryReading) -> int:
+        """Return how many bytes may be taken now without entering `warn`."""
+        domains = self._domains(MemoryState(), reading)
+        return max(0, min(domain.spare - domain.bounds.warn for domain in domains))
 
     def _blind(self, state: MemoryState, now: float) -> MemoryState:
         read_at = now if state.read_at is None else state.read_at

@@ -100,6 +100,12 @@ class MemoryReading:
     zram: Zram | None = None
 
     @property
+    def total(self) -> int:
+        """What there is, or what the control group may take of it."""
+        limit = self.group.limit if self.group else None
+        return self.machine.total if limit is None else min(self.machine.total, limit)
+
+    @property
     def anonymous(self) -> int:
         """What the engine's end would give back."""
         return self.engine.anonymous if self.engine else 0

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from edged.settings.schema import MemoryTable
+from edged.engine.supervision.oom import Memory, memory
+from edged.settings.watch import MemoryTable
 from edged.watch.memory.actions import Actions
 from edged.watch.memory.bounds import Level
 from edged.watch.memory.growth import EngineFacts, GrowthGuard
@@ -44,6 +45,7 @@ class MemoryWatch:
         sensors: what reads memory.
         actions: who acts.
         engine: tells of the engine.
+        idle_unload_seconds: after so long without requests the model leaves memory; None: it stays.
         clock: gives monotonic seconds.
     """
 
@@ -54,6 +56,7 @@ class MemoryWatch:
         actions: Actions,
         engine: Callable[[], EngineFacts],
         *,
+        idle_unload_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = MemoryState()
@@ -62,6 +65,7 @@ class MemoryWatch:
         self._sensors = sensors
         self._actions = actions
         self._engine = engine
+        self._idle_unload_seconds = idle_unload_seconds
         self._clock = clock
         self._growth = GrowthGuard(table.engine_growth_bytes)
         self._evicted = False  # the engine was ended, and is not to come back yet
@@ -75,14 +79,14 @@ class MemoryWatch:
         return self.state.level
 
     @property
-    def may_load(self) -> bool:
-        """Say whether the engine may be started."""
-        return not self._evicted
+    def freed_bytes(self) -> int:
+        """Return what the engine's end would free, as of the last reading."""
+        return self.state.reading.anonymous if self.state.reading else 0
 
-    @property
-    def room_bytes(self) -> int:
-        """Return what may be taken now without becoming short of it; 0 where that is not known."""
-        return self._policy.room(self.state)
+    def memory(self) -> Memory:
+        """Read how much there is in all, and may be taken now without becoming short of it."""
+        reading = self._sensors.read()
+        return Memory(reading.total, self._policy.room(reading)) if reading else memory()
 
     @property
     def retry_after_seconds(self) -> int:
@@ -137,7 +141,7 @@ class MemoryWatch:
             case Level.WARN:
                 self._actions.keep_caches(False)
             case Level.SHED:
-                self._actions.serve_fully(False)
+                self._actions.shed(reason(self.state))
             case Level.EVICT:
                 self._evicted, self._leaving, self._held_told = True, (facts.pid, now), False
                 self._actions.evict(reason(self.state))
@@ -152,7 +156,7 @@ class MemoryWatch:
                 if self._evicted:
                     self._evicted = False
                     self._actions.load_again()
-                self._actions.serve_fully(True)
+                self._actions.serve_fully()
 
     def _end_eviction(self, reading: MemoryReading, now: float) -> None:
         """Give the file's pages up once the engine's own memory is gone."""
@@ -173,6 +177,10 @@ class MemoryWatch:
         if growth is not None and not self._evicted:
             self._actions.tell("engine_grown", {"growth_bytes": growth} | figures(self.state))
             self._actions.restart_engine(f"it has grown by {growth / 1e6:,.0f} MB too much at rest")
+        if self._idle_unload_seconds is not None and facts.at_rest:
+            rests = now - facts.used_at
+            if rests >= self._idle_unload_seconds:
+                self._actions.unload(f"nobody has asked for {rests:.0f} s")
         if facts.pid is None:
             self.engine_proportional_bytes = None
         elif self.level < Level.SHED and now - self._proportional_at >= PROPORTIONAL_SECONDS:

@@ -105,7 +105,13 @@ class Governor:
 def first(plant: Plant) -> Governor:
     """Return the state of a governor that has seen nothing."""
     threads = threads_of.fastest(plant.speeds)
-    return Governor(Decision(threads, plant.threads_batch, 1.0, state="unmeasured"))
+    return Governor(Decision(threads, plant.threads_batch, 1.0))
+
+
+def renewed(was: Governor, plant: Plant) -> Governor:
+    """Return the state for another plant: what is known of the surroundings holds for it, too."""
+    threads = threads_of.fastest(plant.speeds)
+    return replace(was, decision=replace(was.decision, threads=threads, threads_batch=plant.threads_batch))
 
 
 def decide(
@@ -220,7 +226,7 @@ def _with_effort(state: Governor, plant: Plant, effort: float, *, refuse: bool) 
     batch = most_batch if effort >= 1 else threads_of.widest(most_batch, budget)
     name: State = state.decision.state
     if state.celsius is not None:
-        free = duty >= 1 and threads == threads_of.fastest(plant.speeds)
+        free = duty >= 1 and plant.speeds[threads - 1] == max(plant.speeds)
         name = "too_hot" if refuse else "cool" if free else "governing"
     decision = Decision(threads, batch, duty, refuse, name, state.trust.fault, effort)
     return replace(state, decision=decision)

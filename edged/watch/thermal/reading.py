@@ -29,6 +29,9 @@ class Flags:
     seen: frozenset[str] = frozenset()
 
 
+NO_FLAGS = Flags()
+
+
 @dataclass(frozen=True, slots=True)
 class ThermalReading:
     """One look at the sensors.

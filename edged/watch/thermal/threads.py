@@ -25,14 +25,25 @@ def assumed_speeds(threads: int, *, memory_bound: bool) -> tuple[float, ...]:
     return tuple(n**_COMPUTING_EXPONENT for n in range(1, threads + 1))
 
 
+def counted_speeds(speeds: Sequence[float], *, fixed: bool) -> tuple[float, ...]:
+    """Return speeds by which the number of threads that is configured is taken while nothing is held back.
+
+    Args:
+        speeds: as measured or assumed; as many as threads are configured.
+        fixed: fewer threads may be used for want of voltage alone, not for heat.
+    """
+    most = speeds[-1]
+    return (*(0.0 if fixed else min(speed, most) for speed in speeds[:-1]), most)
+
+
 def power(threads: int) -> float:
     """Return what so many busy threads take, in cores' worth."""
     return threads + _SHARED
 
 
 def fastest(speeds: Sequence[float]) -> int:
-    """Return the number of threads that is fastest where power does not matter."""
-    return max(range(1, len(speeds) + 1), key=lambda threads: speeds[threads - 1])
+    """Return the number of threads that is fastest where power does not matter; the most of equals."""
+    return max(range(1, len(speeds) + 1), key=lambda threads: (speeds[threads - 1], threads))
 
 
 def speed(speeds: Sequence[float], threads: int, budget: float) -> float:

@@ -67,13 +67,19 @@ def test_trials_that_fail_become_rare() -> None:
     assert 0 < len(hour) <= 2 * (3600 / MOST_PAUSE_SECONDS + 1)
 
 
-def test_a_number_that_is_set_holds_until_it_proves_too_high() -> None:
+def test_a_number_that_is_set_is_a_ceiling() -> None:
     machine = Machine(threads=4)
+    machine.crowding.limit(3)
+    assert machine.crowding.threads == 3
     machine.others = 3
     machine.run(2)
     machine.crowding.limit(2)
+    assert machine.crowding.threads == 1, "there is no more room for a new number"
+    machine.others = 0
+    machine.run(4 * TRIAL_SECONDS)
     assert machine.crowding.threads == 2
-    assert machine.run(1) == [1]
+    machine.crowding.limit(4)
+    assert machine.crowding.threads == 4
 
 
 def test_passes_with_fewer_threads_say_nothing_of_more() -> None:

@@ -282,6 +282,15 @@ def test_pieces_shrink_to_their_time_while_others_wait(context: FakeContext, emb
     assert [[len(run) for run in runs] for runs in context.passes] == [[20], [10]]
 
 
+def test_pieces_keep_to_the_longest_pass_of_an_engine_that_has_to_rest(context: FakeContext) -> None:
+    embedder = make(context, step_seconds=0.01)
+    embedder.tune(1, 1, 0.5)
+    embedder.add(Embed(1, 0, ["1x100"]))
+    embedder.step(others_wait=False)
+    embedder.step(others_wait=False)
+    assert [[len(run) for run in runs] for runs in context.passes] == [[16], [8]], "each takes a second"
+
+
 def test_with_deterministic_a_text_is_alone_and_cut_the_same_way(context: FakeContext) -> None:
     embedder = make(context, step_seconds=0.01, deterministic=True)
     embedder.add(Embed(1, 0, ["1x50", "2x5", "3x5"]))
@@ -355,7 +364,7 @@ def test_memory_is_given_back_when_nothing_waits_and_taken_again(
     embedder.trim()
     closed.append(context.closed)
     assert closed == [False, True]
-    embedder.tune(3, 4)
+    embedder.tune(3, 4, 0.5)
     embedder.add(Embed(2, 0, ["1x6"]))
     assert context.threads == (3, 4)
 

@@ -57,6 +57,15 @@ def test_pieces_follow_a_machine_that_slows_down() -> None:
     assert max(steps[8:]) <= (STEP - STREAMS) * 1.2
 
 
+def test_pieces_keep_to_the_longest_step_of_an_engine_that_has_to_rest() -> None:
+    """Even where a few tokens take longer, and nobody waits beside."""
+    slow = 0.08
+    plan = Pace(step_seconds=1.0, most_tokens=512, token_seconds=slow)
+    plan.most_seconds = 0.5
+    steps = read(plan, length=200, beside=False, seconds=lambda pieces: slow * (1 + pieces[0].tokens))
+    assert max(steps) <= 0.5 * 1.2
+
+
 def test_steps_that_are_held_up_now_and_then_change_little() -> None:
     plan, chance = pace(), random.Random(1)
     held_up = read(plan, seconds=lambda p: real_seconds(p) * (20 if chance.random() < 0.1 else 1))

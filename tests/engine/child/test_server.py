@@ -175,19 +175,21 @@ def test_what_is_put_back_leaves_and_goes_on_as_if_nothing_had_happened(serve: S
     assert parts.tokens(1) + parts.tokens(2) == whole.tokens(1)
 
 
-def test_pause_comes_after_every_step_and_can_be_ended_by_a_message(serve: Serve) -> None:
+def test_a_rest_comes_after_a_step_and_is_ended_by_a_message(serve: Serve) -> None:
     def script(channel: FakeChannel) -> Iterator[Message | None]:
         yield generate(1, [])
         yield None
         assert channel.waits[-1] == 0, "there is something to compute"
-        yield Tune(1, 1, 5000)
+        yield Tune(1, 1, 1e-6)
         yield None
-        for _ in range(3):  # messages come in the pause, and no step
+        for _ in range(3):  # messages come in the rest, and no step
             said = len(channel.said)
             yield PutBack(99)
             assert channel.waits[-1] > 3
             assert len(channel.said) == said
-        yield Tune(1, 1, 0)
+        yield Tune(1, 1, 1.0)
+        yield None
+        assert channel.waits[-1] == 0, "a rest that is no longer wanted ends"
 
     serve(script)
 

@@ -81,7 +81,7 @@ def test_another_model_file_or_setting_is_a_reason_to_try(
     die(back_off, load, CRASH)
     assert back_off.may_cause_be_gone(replace(load, path=str(tmp_path / "other.gguf")))
     assert back_off.may_cause_be_gone(replace(load, repack=False))
-    assert back_off.may_cause_be_gone(replace(load, sequences=1))
+    assert back_off.may_cause_be_gone(replace(load, ubatch_tokens=32))
 
 
 def test_another_file_at_the_same_path_is_a_reason_to_try(back_off: BackOff, load: Load) -> None:
@@ -91,9 +91,11 @@ def test_another_file_at_the_same_path_is_a_reason_to_try(back_off: BackOff, loa
     assert back_off.may_cause_be_gone(load)
 
 
-def test_what_auto_takes_of_the_memory_is_no_other_plan(back_off: BackOff, load: Load) -> None:
+def test_what_fits_the_memory_is_no_other_plan(back_off: BackOff, load: Load) -> None:
     die(back_off, load, CRASH)
     assert not back_off.may_cause_be_gone(replace(load, context=512, prefix_bytes=1 << 20))
+    smaller = replace(load, sequences=1, kv_type="q8_0", flash_attention=True)
+    assert not back_off.may_cause_be_gone(smaller)
 
 
 def test_more_memory_is_a_reason_to_try_by_a_margin(back_off: BackOff, load: Load, machine: Machine) -> None:

@@ -58,8 +58,10 @@ def test_a_fast_engine_is_waited_for_as_long_as_is_set(patience: Patience, clock
 
 
 def test_an_engine_that_is_told_to_rest_between_steps_may(patience: Patience, clock: Clock) -> None:
-    patience.pause_seconds = 5.0
-    assert bound(patience, clock, owing=True) == STALL + 5.0
+    patience.duty = 0.1
+    assert bound(patience, clock, owing=True) == pytest.approx(STALL + 4.5), "a step of half a second"
+    step(patience, clock, 10.0)
+    assert bound(patience, clock, owing=True) == pytest.approx(STALL + 9.0), "one of a second"
 
 
 def test_an_engine_at_rest_is_heard_of_by_its_heartbeat(patience: Patience, clock: Clock) -> None:

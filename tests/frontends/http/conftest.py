@@ -171,6 +171,7 @@ class FakeCore:
         self.refusals: list[EdgedError | None] = []
         self.ready = True
         self.phase = "ready"
+        self.stalled: tuple[str, ...] = ()
         self.model: FakeModel | None = FakeModel()
 
     def look_for_model(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.settings.schema import MemoryTable
+from edged.settings.watch import MemoryTable
 from edged.watch.memory import policy as memory_policy
 from edged.watch.memory.bounds import Bounds, Level
 from edged.watch.memory.growth import LEAST_SECONDS_BETWEEN

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edged.settings import Settings
-from edged.settings.schema import MemoryTable
+from edged.settings.watch import MemoryTable
 from edged.watch.memory.bounds import Bounds, Level
 from edged.watch.memory.policy import (
     BLIND_AFTER,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edged.settings.schema import MemoryTable
+from edged.engine.supervision.oom import memory
+from edged.settings.watch import MemoryTable
 from edged.watch.memory.actions import Happening, drop_cached
 from edged.watch.memory.bounds import Level
 from edged.watch.memory.growth import LEAST_SECONDS_BETWEEN, REST_SECONDS, EngineFacts
@@ -25,7 +26,14 @@ OK, WARN, SHED, EVICT, CRITICAL = Level
 class House:
     """A machine with an engine in it, which obeys; time goes only when it is told to."""
 
-    def __init__(self, available: float = 500, *, engine: float | None = 100, planned: float = 200) -> None:
+    def __init__(
+        self,
+        available: float = 500,
+        *,
+        engine: float | None = 100,
+        planned: float = 200,
+        idle_unload: float | None = None,
+    ) -> None:
         self.available = available
         self.engine = engine
         self.pid = PID
@@ -37,12 +45,20 @@ class House:
         self.told: list[tuple[Happening, Mapping[str, Any]]] = []
         self.planned = planned
         self.at_rest = False
-        self.watch = MemoryWatch(MemoryTable(), self, self, self.facts, clock=lambda: self.now)
+        self.used_at = self.now
+        self.watch = MemoryWatch(
+            MemoryTable(),
+            self,
+            self,
+            self.facts,
+            idle_unload_seconds=idle_unload,
+            clock=lambda: self.now,
+        )
 
     def facts(self) -> EngineFacts:
         if self.engine is None:
             return EngineFacts()
-        return EngineFacts(self.pid, int(self.planned * MIB), self.at_rest)
+        return EngineFacts(self.pid, int(self.planned * MIB), self.at_rest, self.used_at)
 
     def step(self, available: float | None = None, *, after: float = 0.0) -> list[str]:
         """Let time pass and the watch look once; return what it asked for."""
@@ -76,8 +92,15 @@ class House:
     def keep_caches(self, allowed: bool) -> None:
         self.orders.append(f"caches {'kept' if allowed else 'dropped'}")
 
-    def serve_fully(self, allowed: bool) -> None:
-        self.orders.append("serve fully" if allowed else "shed")
+    def shed(self, reason: str) -> None:
+        self.orders.append("shed")
+
+    def serve_fully(self) -> None:
+        self.orders.append("serve fully")
+
+    def unload(self, reason: str) -> None:
+        self.orders.append(f"unload: {reason}")
+        self.engine = None
 
     def evict(self, reason: str) -> None:
         self.orders.append("evict")
@@ -107,7 +130,6 @@ def test_at_rest_nothing_is_asked_and_little_is_read() -> None:
     assert house.rest(60) == []
     assert house.told == []
     assert house.watch.step() == MOST_PERIOD
-    assert house.watch.may_load
 
 
 def test_each_level_asks_for_its_own_step_by_step() -> None:
@@ -116,7 +138,6 @@ def test_each_level_asks_for_its_own_step_by_step() -> None:
     assert asked == [[], ["caches dropped"], ["shed"]]
     house.obeys = False
     assert house.step(50, after=5) == ["evict"]
-    assert not house.watch.may_load
 
 
 def test_a_fall_at_once_asks_for_all_that_lies_between() -> None:
@@ -160,7 +181,6 @@ def test_after_pressure_has_gone_the_engine_comes_back_and_then_all_else() -> No
     orders = house.rest(DWELL[EVICT] + DWELL[SHED] - 2)
     assert orders == []
     assert house.rest(3) == ["load again", "serve fully"]
-    assert house.watch.may_load
     assert house.rest(DWELL[WARN] + 3) == ["caches kept"]
     levels = [figures["level"] for happening, figures in house.told if happening == "memory_level"]
     assert levels == ["evict", "shed", "warn", "ok"]
@@ -229,15 +249,38 @@ def test_a_refused_request_is_told_when_to_come_back() -> None:
     assert house.watch.retry_after_seconds == DWELL[EVICT] + DWELL[SHED] - 10
 
 
-def test_the_room_is_what_may_be_taken_without_shedding() -> None:
-    house = House()
-    assert house.watch.room_bytes == 0
-    house.step()
-    room = house.watch.room_bytes
-    assert 400 * MIB < room < 450 * MIB
-    assert MemoryWatch(MemoryTable(), house, house, house.facts).room_bytes == 0
-    house.step(500 - room / MIB + 1, after=60)
+def test_what_may_be_taken_leaves_the_level_as_it_is() -> None:
+    house = House(engine=None)
+    total, room = house.watch.memory()
+    assert total == reading(1).total
+    assert 380 * MIB < room < 450 * MIB
+    house.step(500 - room / MIB)
+    assert house.watch.level is OK
+    house.step(500 - room / MIB - 1, after=60)
     assert house.watch.level is WARN
+    house.blind = True
+    assert house.watch.memory() == pytest.approx(memory(), rel=0.5)
+
+
+# Idle unload
+
+
+def test_a_model_that_nobody_uses_is_unloaded_if_that_is_wanted() -> None:
+    for wanted, orders in ((None, []), (3600.0, ["unload: nobody has asked for 3600 s"])):
+        house = House(3000, idle_unload=wanted)
+        house.at_rest = True
+        assert house.rest(3599) == []
+        assert house.step(after=3600 - (house.now - 1000)) == orders
+
+
+def test_a_model_that_is_used_stays() -> None:
+    house = House(3000, idle_unload=60)
+    house.at_rest = True
+    for _ in range(10):
+        house.used_at = house.now
+        assert house.rest(55) == []
+    house.at_rest = False
+    assert house.rest(600) == []
 
 
 # Growth

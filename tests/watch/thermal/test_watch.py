@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from edged.settings.schema import ThermalTable
+from edged.settings.watch import ThermalTable
 from edged.watch.thermal.sensors import ThermalSensors
-from edged.watch.thermal.watch import RETRY_SECONDS, ThermalWatch
+from edged.watch.thermal.watch import RETRY_SECONDS, EngineFacts, ThermalWatch
 from tests.watch.memory.trees import lay
 from tests.watch.thermal.trees import FLAGS, PI4, ZONE
 
@@ -23,23 +23,23 @@ class Device:
         self.worked: float | None = 0.0
         self.load = 1.0
         self.tuned: list[tuple[int, int, float]] = []
-        self.refused: list[float | None] = []
+        self.refused: list[str | None] = []
+        self.speeds: tuple[float, ...] = (1.0, 1.8, 2.5, 3.1)
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.watch = ThermalWatch(
-            sensors=ThermalSensors(root),
-            actions=self,
-            settings=ThermalTable(**settings),
-            speeds=(1.0, 1.8, 2.5, 3.1),
-            threads_batch=4,
-            engine_seconds=lambda: self.worked,
+            ThermalTable(**settings),
+            ThermalSensors(root),
+            self,
+            lambda: EngineFacts(self.worked, self.speeds, 4),
             clock=lambda: self.now,
         )
 
     def tune(self, threads: int, threads_batch: int, duty: float) -> None:
         self.tuned.append((threads, threads_batch, duty))
 
-    def refuse(self, retry_after_s: float | None) -> None:
-        self.refused.append(retry_after_s)
+    def refuse(self, reason: str | None, retry_after_s: float) -> None:
+        assert retry_after_s == RETRY_SECONDS
+        self.refused.append(reason)
 
     def tell(self, type: str, data: Mapping[str, Any]) -> None:
         self.told.append((type, dict(data)))
@@ -74,7 +74,7 @@ def device(tmp_path: Path) -> Iterator[Device]:
 def test_what_is_cool_is_left_alone(device: Device) -> None:
     device.run(60, 45.0)
     assert device.tuned == []
-    assert [data["state"] for _, data in device.told] == ["cool"]
+    assert device.told == []
 
 
 def test_what_is_hot_rests_and_the_engine_hears_of_it(device: Device) -> None:
@@ -99,10 +99,10 @@ def test_small_changes_are_kept_from_the_engine(device: Device) -> None:
 def test_refusals_are_given_out_and_taken_back(device: Device) -> None:
     device.warm(81)
     device.run(60, 81.0)
-    assert device.refused == [RETRY_SECONDS]
+    assert device.refused == ["81.0 °C, the target is 75 °C: 4 of 4 threads, 3% of the time"]
     assert device.told[-1][1]["state"] == "too_hot"
     device.run(30, 70.0)
-    assert device.refused == [RETRY_SECONDS, None]
+    assert device.refused[1:] == [None]
 
 
 def test_a_lost_thermometer_is_an_alarm(device: Device) -> None:
@@ -181,3 +181,47 @@ def test_without_an_engine_a_temperature_may_stay_the_same(tmp_path: Path) -> No
         device.watch.look()
         device.now += 1.0
     assert device.watch.decision.fault is None
+
+
+def test_what_the_firmware_says_is_told_when_it_begins_and_when_it_ends(device: Device) -> None:
+    for flags in ("0", "50005", "50005", "0"):
+        lay(device.root, {FLAGS: f"{flags}\n"})
+        device.run(6, 45.0)
+    told = [(type, data["now"]) for type, data in device.told if type in ("undervoltage", "throttled")]
+    both_ways = [(type, now) for now in (True, False) for type in ("undervoltage", "throttled")]
+    assert told == both_ways
+
+
+def test_the_status_says_what_is_held_back_and_why(device: Device) -> None:
+    device.run(5, 45.0)
+    assert device.watch.fields()["state"] == "cool"
+    assert device.watch.fields()["reason"] is None
+    device.warm(76)
+    device.run(30, 76.0)
+    fields = device.watch.fields()
+    assert (fields["state"], fields["celsius"], fields["target_celsius"]) == ("governing", 76.487, 75.0)
+    share = f"{fields['duty']:.0%}"
+    assert fields["reason"] == f"76.5 °C, the target is 75 °C: 4 of 4 threads, {share} of the time"
+
+
+def test_who_measures_the_engine_is_heard(device: Device) -> None:
+    """A model that decodes as fast with one thread needs no more of them to be as fast in the heat."""
+    device.speeds = (1.0,)
+    device.run(5, 45.0)
+    assert device.watch.decision.threads == 1
+    device.speeds = (1.0, 1.0)
+    device.run(5, 45.0)
+    assert device.watch.decision.threads == 2, "as many as are configured while nothing is held back"
+    device.warm(76)
+    device.run(90, 76.0)
+    assert device.watch.decision.threads == 1
+
+
+def test_an_engine_that_keeps_its_threads_rests_all_the_more(device: Device) -> None:
+    device.speeds = (0.0, 0.0, 0.0, 1.0)
+    device.warm(76)
+    device.run(90, 76.0)
+    assert {threads for threads, *_ in device.tuned} == {4}
+    lay(device.root, {FLAGS: "50005\n"})
+    device.run(5, 76.0)
+    assert device.watch.decision.threads < 4, "but for want of voltage"

@@ -31,9 +31,11 @@ from edged.frontends.mqtt.link.inbox import Inbox
 from edged.frontends.mqtt.link.listener import Listener
 from edged.frontends.mqtt.link.stream import Head, Stream
 from edged.frontends.mqtt.link.subscription import Subscription
+from edged.progress import Progress
 
 ANSWER_SECONDS = 10.0  # from CONNECT to CONNACK
 TICK_SECONDS = 1.0  # how often paho looks after its keep-alive
+LOOKUP_SECONDS = 180.0  # a name, asked of three servers twice with six suffixes, and the connection after it
 PATIENCE_SECONDS = 5.0  # for room in the inbox: less than the shortest useful keep-alive
 _WITH_WILL = 4  # the reason code of a DISCONNECT that has the will published
 
@@ -41,9 +43,14 @@ Command = Callable[[paho.Client], object]
 
 
 class Box:
-    """One connection, from the look-up of the name to its end."""
+    """One connection, from the look-up of the name to its end.
+
+    Attributes:
+        progress: of its thread: a step is making the connection, or a turn of the loop that serves it.
+    """
 
     def __init__(self, plan: Plan, listener: Listener, inbox: Inbox) -> None:
+        self.progress = Progress()
         self._plan = plan
         self._listener = listener
         self._inbox = inbox
@@ -159,6 +166,7 @@ class Box:
     # In the thread.
 
     def _run(self) -> None:
+        self.progress.step(LOOKUP_SECONDS)
         try:
             self._serve()
         except EndedError as ended:
@@ -174,8 +182,10 @@ class Box:
             ending = self._ending
             assert ending is not None
             if ending.why == "hung_up" and not ending.first_bytes and not self._plan.broker.tls:
+                self.progress.step(LOOKUP_SECONDS)
                 ending = replace(ending, wants_tls=begins_tls(self._plan.broker))
             self._tell(lambda: self._listener.on_ended(ending))
+            self.progress.rest()
 
     def _serve(self) -> None:
         client = Client(self._plan, self)
@@ -185,6 +195,7 @@ class Box:
     def _drive(self, client: paho.Client) -> None:
         answer_by = time.monotonic() + ANSWER_SECONDS
         while not self._closing and client.socket() is not None:
+            self.progress.step()
             while self._connected and self._commands:
                 self._commands.popleft()(client)
             rc = self._step(client)

@@ -20,6 +20,7 @@ Why = Literal[
     "protocol",  # the broker sent what is no MQTT
     "overrun",  # messages came in faster than they could be taken
     "left",  # we closed it
+    "stalled",  # the thread that served it stood still
     "internal",  # a bug
 ]
 

@@ -56,6 +56,8 @@ def explain(ending: Ending, broker: Broker, *, client_id: str, clock_synchronise
             )
         case "left":
             return Fault(f"the connection with {broker.url} was closed by edged", _WAIT)
+        case "stalled":
+            return Fault(f"the thread that served {broker.url} stood still; another takes its place", _WAIT)
         case "internal":
             return _internal(ending, broker)
 

@@ -25,6 +25,7 @@ from edged.frontends.mqtt.link.live import Live
 from edged.frontends.mqtt.link.pauses import CLOCK_SECONDS, DUPLICATE_SECONDS, Pauses, Suspicion
 from edged.frontends.mqtt.link.subscription import Subscription
 from edged.frontends.mqtt.message import Message, Outcome, Publication
+from edged.progress import Progress
 
 _log = structlog.get_logger(__name__)
 
@@ -118,6 +119,11 @@ class Link:
         """How many messages of QoS 0 there was no room for."""
         return self._dropped + (self._live.dropped if self._live else 0)
 
+    def progress(self) -> Progress | None:
+        """Return the steps of the present connection's thread; None while there is none. From any thread."""
+        live = self._live
+        return live.progress if live is not None else None
+
     @property
     def in_flight(self) -> int:
         """How many publications the broker has yet to acknowledge."""
@@ -142,6 +148,15 @@ class Link:
         finally:
             self.state = "stopped"
             self._idle.set()
+
+    def rebuild(self) -> None:
+        """Leave the present connection, whose thread stands still, and make another.
+
+        Of what it had taken nothing is lost: the broker delivers again what is not acknowledged, and what it
+        has not acknowledged is sent again.
+        """
+        if self._live is not None:
+            self._live.close("stalled")
 
     def foreign_session(self) -> None:
         """Note that a second device of the same id has been heard; make way for it."""

@@ -15,13 +15,14 @@ from edged.frontends.mqtt.link import faults, packets, reasons
 from edged.frontends.mqtt.link.box import Box
 from edged.frontends.mqtt.link.client import Plan
 from edged.frontends.mqtt.link.connection import Connection
-from edged.frontends.mqtt.link.ending import Ending
+from edged.frontends.mqtt.link.ending import Ending, Why
 from edged.frontends.mqtt.link.feed import Feed
 from edged.frontends.mqtt.link.inbox import Inbox
 from edged.frontends.mqtt.link.receipts import Receipts
 from edged.frontends.mqtt.link.stream import Head
 from edged.frontends.mqtt.link.subscription import Subscription
 from edged.frontends.mqtt.message import Message
+from edged.progress import Progress
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +74,11 @@ class Live:
         return time.monotonic() - self._began if self.connection else 0.0
 
     @property
+    def progress(self) -> Progress:
+        """The steps of the connection's thread."""
+        return self._box.progress
+
+    @property
     def dropped(self) -> int:
         """How many messages of QoS 0 there was no room for."""
         return self._inbox.dropped
@@ -88,11 +94,11 @@ class Live:
         else:
             self._box.abort()
 
-    def close(self) -> None:
+    def close(self, why: Why = "left") -> None:
         """End it here and now, whatever the thread does; a second call does nothing."""
         self._inbox.close()
         self._box.abort()
-        self._over(Ending("left", answered=self.connection is not None))
+        self._over(Ending(why, answered=self.connection is not None))
 
     def join(self, seconds: float) -> bool:
         """Wait for the thread; False when it is still busy. Blocks."""
