@@ -37,7 +37,7 @@ WantedBy=sysinit.target
 """
 # Nobody logs in, and timers would disturb.
 _MASKED = (
-    "getty@.service", "serial-getty@.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",
+    "getty@.service", "getty-static.service", "serial-getty@.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",
     "e2scrub_all.timer", "fstrim.timer", "systemd-tmpfiles-clean.timer", "e2scrub_reap.service", "man-db.timer",
 )  # fmt: skip
 
