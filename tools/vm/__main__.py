@@ -18,7 +18,6 @@ from pathlib import Path
 
 from tools.debian.package import PYTHONS, ROOT, Target
 from tools.debian.roots import MACHINES, MissingError, require
-from tools.make_tiny_model import write_model
 from tools.vm.device import Device
 from tools.vm.image import image, payload
 from tools.vm.machine import Machine
@@ -70,7 +69,7 @@ def run(table: Table, target: Target, package: Path, scenarios: list[str] | tupl
         shutil.copy(package, brought / "edged.deb")
         _newer(package, brought / "edged-next.deb", place / "unpacked")
         shutil.copy(Path(__file__).with_name("inject.py"), brought)
-        write_model(brought / "tiny.gguf")
+        subprocess.run([sys.executable, ROOT / "tools/make_tiny_model.py", "--out", brought / "tiny.gguf"], check=True)
         payload(brought, place / "payload.img")
         machine = Machine(image(target.release, target.architecture), place, payload=place / "payload.img")
         if not table.row(where, "boots", lambda: machine.__enter__().boot):

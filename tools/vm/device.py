@@ -40,7 +40,7 @@ class Device:
 
     def install(self, package: str) -> None:
         """Install or upgrade with apt, as an operator does."""
-        options = "-q -y --allow-downgrades -o Dpkg::Options::=--force-confold"
+        options = "-q -y --no-install-recommends -o Dpkg::Options::=--force-confold"
         self.machine.out(f"DEBIAN_FRONTEND=noninteractive apt-get {options} install {PAYLOAD}/{package}", seconds=600)
 
     def configure(self, text: str = CONFIGURATION) -> None:

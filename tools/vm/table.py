@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tools.vm.machine import CommandError, MachineError
+
 
 class ShownError(Exception):
     """Something does not hold; the message says what, with what was found."""
@@ -47,7 +49,7 @@ class Table:
             said = part() or ""
         except Exception as error:
             fault = str(error) or type(error).__name__
-            if not isinstance(error, ShownError):
+            if not isinstance(error, (ShownError, MachineError, CommandError)):
                 fault += "\n" + "".join(traceback.format_exception(error)[-3:])
         row = Row(where, what, time.monotonic() - begun, fault, said)
         self.rows.append(row)
