@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs lock clean
+.PHONY: help demo test lint docs deb system-test lock clean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## install into .venv, fetch the default model, start the daemon and ask it
 	@$(BIN)/python tools/demo.py
@@ -25,6 +25,13 @@ lint: $(VENV)/.installed-test ## check style and types
 
 docs: $(VENV)/.installed ## write config/edged.toml and the tables of docs/configuration.md anew
 	$(BIN)/python -m tools.settings_docs
+
+deb: $(VENV)/.installed ## make the Debian packages in dist/ (as root; minutes, the first time half an hour)
+	$(BIN)/python -m tools.debian
+
+system-test: deb $(VENV)/.installed-test ## try the packages on Debian in virtual machines (as root)
+	set -e; for machine in "12 amd64" "13 arm64"; do set -- $$machine; \
+	$(BIN)/python -m tools.vm --release $$1 --architecture $$2; done
 
 lock: ## write the lock files anew, with the newest versions that fit
 	set -e; uv=$$(mktemp -d); trap 'rm -rf "$$uv"' EXIT; \
