@@ -62,7 +62,7 @@ class JournalHandler(logging.Handler):
 
 
 def entry(event: Mapping[str, Any]) -> bytes:
-    """Return an event as the journal takes it: each field with its name in capitals, and all in the message."""
+    """Return an event as the journal takes it: each field under its name in capitals, and in the message."""
     given = {name: value for name, value in event.items() if name not in _NO_FIELDS}
     fields = {name: _text(value) for name, value in given.items() if value is not None}
     words = [f"{name}={_word(text)}" for name, text in fields.items() if name != "logger"]

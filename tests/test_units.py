@@ -40,7 +40,9 @@ def exposure(unit: Path) -> float:
 
 def keys(unit: str) -> dict[str, list[str]]:
     """Return what the file says to each key, in order: systemd takes a key more than once."""
-    lines = (line.split("=", 1) for line in (UNITS / unit).read_text().splitlines() if re.match(r"\w+=", line))
+    lines = (
+        line.split("=", 1) for line in (UNITS / unit).read_text().splitlines() if re.match(r"\w+=", line)
+    )
     found: dict[str, list[str]] = {}
     for key, value in lines:
         found.setdefault(key, []).append(value)

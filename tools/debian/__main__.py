@@ -21,8 +21,12 @@ NEEDED = {"debootstrap": "debootstrap", "dpkg-deb": "dpkg", "git": "git", "chroo
 def main() -> int:
     """Build what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tools.debian", description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where the packages go (default: dist)")
-    parser.add_argument("--release", type=int, choices=PYTHONS, action="append", help="Debian's (default: all)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist", help="where the packages go (default: dist)"
+    )
+    parser.add_argument(
+        "--release", type=int, choices=PYTHONS, action="append", help="Debian's (default: all)"
+    )
     parser.add_argument("--architecture", choices=MACHINES, action="append", help="(default: all)")
     arguments = parser.parse_args()
     try:
@@ -50,7 +54,16 @@ def _lint(package: Path) -> None:
     root = build_root()
     copy = root / "build" / package.name
     copy.write_bytes(package.read_bytes())
-    print(inside(root, "lintian", "--allow-root", "--fail-on=error", "--tag-display-limit=0", f"/build/{package.name}"))
+    print(
+        inside(
+            root,
+            "lintian",
+            "--allow-root",
+            "--fail-on=error",
+            "--tag-display-limit=0",
+            f"/build/{package.name}",
+        )
+    )
     copy.unlink()
 
 

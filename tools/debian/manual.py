@@ -22,7 +22,9 @@ _FILES = {
 
 def edged_page(date: str) -> str:
     """Return edged(8)."""
-    help_ = subprocess.run([sys.executable, "-m", "edged", "--help"], check=True, capture_output=True, text=True)
+    help_ = subprocess.run(
+        [sys.executable, "-m", "edged", "--help"], check=True, capture_output=True, text=True
+    )
     return "\n".join(
         [
             _head("edged", 8, date, "local language-model daemon"),
@@ -43,7 +45,10 @@ def edgectl_page(date: str) -> str:
     lines = [_head("edgectl", 1, date, "ask and tend edged, the language-model daemon"), ".SH COMMANDS"]
     for command in subcommands(parser):
         lines += [f".SS {_text(_usage(command))}", _text(command.description or ""), *_arguments(command)]
-    lines += [".SH EXIT STATUS", *_definitions((str(int(code)), said) for code, said in EXIT_MEANINGS.items())]
+    lines += [
+        ".SH EXIT STATUS",
+        *_definitions((str(int(code)), said) for code, said in EXIT_MEANINGS.items()),
+    ]
     return "\n".join([*lines, ".SH SEE ALSO", ".BR edged (8)", ""])
 
 
@@ -60,7 +65,9 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[str]:
         if isinstance(action, argparse._SubParsersAction) or action.help is argparse.SUPPRESS:
             continue
         value = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else "")
-        yield from _definitions([(" ".join([", ".join(action.option_strings), str(value)]), action.help or "")])
+        yield from _definitions(
+            [(" ".join([", ".join(action.option_strings), str(value)]), action.help or "")]
+        )
 
 
 def _definitions(pairs: object) -> Iterator[str]:

@@ -11,7 +11,8 @@ from tools.debian.roots import cache, debian, inside
 from tools.debian.sources import LIBRARY, pinned, unpack_library
 
 BUILD_PACKAGES = (
-    "build-essential", "cmake", "ninja-build", "gcc-aarch64-linux-gnu", "g++-aarch64-linux-gnu", "python3", "lintian",
+    "build-essential", "cmake", "ninja-build", "gcc-aarch64-linux-gnu", "g++-aarch64-linux-gnu",
+    "python3", "lintian",
 )  # fmt: skip
 
 VARIANTS = {
@@ -43,7 +44,7 @@ def build_root() -> Path:
 
 
 def native(architecture: str) -> Path:
-    """Return a directory with the library's Python part and its shared objects, built now if need be.
+    """Return what the library puts among Python's packages, built now if need be.
 
     It is the same bytes for the same sources, options and compiler.
 
@@ -54,12 +55,15 @@ def native(architecture: str) -> Path:
     done = cache() / "native" / f"{architecture}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     if done.exists():
         return done
-    print(f"building the library for {architecture} in {len(VARIANTS[architecture])} variants: 6 to 15 minutes")
+    print(
+        f"building the library for {architecture} in {len(VARIANTS[architecture])} variants: 6 to 15 minutes"
+    )
     root = build_root()
     place = root / "build/native" / architecture  # the path gets into the binaries: always the same one
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    unpack_library(place).rename(place / "source")
+    unpacked = unpack_library(place)
+    unpacked.rename(place / "source")
     _keep_variants(place / "source/vendor/llama.cpp/ggml/src/CMakeLists.txt", VARIANTS[architecture])
     where = f"/build/native/{architecture}"
     options = [*_OPTIONS, *_CROSS.get(architecture, ())]
@@ -67,11 +71,15 @@ def native(architecture: str) -> Path:
     inside(root, "nice", "cmake", "--build", "made", "--target", "llama", cwd=where)
     making = done.with_name(f"{done.name}.making")
     shutil.rmtree(making, ignore_errors=True)
-    (making / "lib").mkdir(parents=True)
+    package, facts = making / "llama_cpp", making / f"{unpacked.name}.dist-info"
+    (package / "lib").mkdir(parents=True)
     for name in ("__init__.py", "_ctypes_extensions.py", "llama_cpp.py", "py.typed"):
-        shutil.copy(place / "source/llama_cpp" / name, making / name)
+        shutil.copy(place / "source/llama_cpp" / name, package / name)
     for name in (*_LIBRARIES, *(f"libggml-cpu-{variant}.so" for variant in VARIANTS[architecture])):
-        shutil.copy(place / "made/bin" / name, making / "lib" / name)
+        shutil.copy(place / "made/bin" / name, package / "lib" / name)
+    facts.mkdir()
+    shutil.copy(place / "source/PKG-INFO", facts / "METADATA")
+    shutil.copy(place / "source/LICENSE.md", facts / "LICENSE.md")
     making.rename(done)
     shutil.rmtree(place)
     return done

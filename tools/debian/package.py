@@ -27,7 +27,8 @@ PYTHONS = {12: "3.11", 13: "3.13"}
 HOME = "usr/lib/edged"
 # What packages bring for compiling against them, for type checkers, and for their own tests.
 _NOT_SHIPPED = (
-    "*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.a", "*_tests.*.so", "tests", "bin", "numpy/distutils", "numpy/f2py",
+    "*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.a", "*_tests.*.so", "tests", "bin",
+    "numpy/distutils", "numpy/f2py",
     "numpy/_pyinstaller", "numpy/random/_examples",
 )  # fmt: skip
 _STRIP = {"amd64": "strip", "arm64": "aarch64-linux-gnu-strip"}
@@ -68,13 +69,17 @@ def build(target: Target, out: Path, epoch: int) -> Path:
     """Make the package and return its path.
 
     Args:
+        target: what it is for.
+        out: the directory that it goes to.
         epoch: the time of all files, in seconds since 1970.
     """
     root = build_root()
     stage = root / "build/stage"
     shutil.rmtree(stage, ignore_errors=True)
     _environment(stage / HOME, target)
-    objects = (f"/{path.relative_to(root)}" for path in stage.rglob("*.so*") if not path.parent.suffix == ".libs")
+    objects = (
+        f"/{path.relative_to(root)}" for path in stage.rglob("*.so*") if path.parent.suffix != ".libs"
+    )
     inside(root, _STRIP[target.architecture], "--strip-unneeded", *objects)
     # Without a look at the sources' times: the clock of a Pi is not to be trusted, and nobody edits them.
     with _python(target.release, stage) as (python_root, place):
@@ -117,8 +122,8 @@ def _environment(home: Path, target: Target) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    shutil.copytree(native(target.architecture), packages / "llama_cpp")
-    for name in _tracked("edged"):
+    shutil.copytree(native(target.architecture), packages, dirs_exist_ok=True)
+    for name in _ours("edged"):
         (packages / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, packages / name)
     (home / "bin").mkdir()
@@ -222,7 +227,7 @@ def _packed(text: str) -> bytes:
     return gzip.compress(text.encode(), 9, mtime=0)
 
 
-def _tracked(directory: str) -> list[str]:
-    command = ["git", "ls-files", "-z", directory]
+def _ours(directory: str) -> list[str]:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", directory]
     listed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     return listed.rstrip("\0").split("\0")

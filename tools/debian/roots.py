@@ -37,11 +37,15 @@ def require(commands: dict[str, str], *, root: bool = True) -> None:
         MissingError: naming all that is missing.
     """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = sorted({package for command, package in commands.items() if not shutil.which(command, path=path)})
+    missing = sorted(
+        {package for command, package in commands.items() if not shutil.which(command, path=path)}
+    )
     if missing:
         raise MissingError(f"install what is missing: apt-get install {' '.join(missing)}")
     if root and os.geteuid() != 0:
-        raise MissingError("this makes whole Debian systems by debootstrap and chroot, and so wants root: use sudo")
+        raise MissingError(
+            "this makes whole Debian systems by debootstrap and chroot, and so wants root: use sudo"
+        )
 
 
 def require_foreign(architecture: str) -> None:

@@ -24,7 +24,9 @@ _GLIBC = range(17, 37)
 
 def pinned(python: str) -> dict[str, str]:
     """Return the lock's entries, hashes and all, that hold for a Python version, by name."""
-    entries = re.findall(r"^([a-z0-9-]+)(==[^ ]+)(?: ; (.*?))? \\\n((?: +--hash=.*\n)+)", LOCK.read_text(), re.M)
+    entries = re.findall(
+        r"^([a-z0-9-]+)(==[^ ]+)(?: ; (.*?))? \\\n((?: +--hash=.*\n)+)", LOCK.read_text(), re.M
+    )
     here = {"python_version": python, "python_full_version": f"{python}.0"}
     return {
         name: f"{name}{version} \\\n{hashes}"
@@ -46,7 +48,8 @@ def install_wheels(target: Path, python: str, architecture: str) -> None:
     abis = [f"cp{python.replace('.', '')}", "abi3", "none"]
     _pip(
         "install", "--only-binary=:all:", "--no-compile", "--implementation=cp", f"--python-version={python}",
-        f"--target={target}", *(f"--platform={each}" for each in platforms), *(f"--abi={each}" for each in abis),
+        f"--target={target}", *(f"--platform={each}" for each in platforms),
+        *(f"--abi={each}" for each in abis),
         requirements=wanted,
     )  # fmt: skip
 
@@ -70,5 +73,15 @@ def _pip(command: str, *arguments: str, requirements: list[str]) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.writelines(requirements)
         file.flush()
-        pip = [sys.executable, "-m", "pip", command, "--quiet", "--no-deps", "--require-hashes", "-r", file.name]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            command,
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "-r",
+            file.name,
+        ]
         subprocess.run([*pip, *arguments], check=True)

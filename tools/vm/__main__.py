@@ -1,13 +1,14 @@
 """The service on a real systemd: install edged's package on Debian in virtual machines and show what holds.
 
 Each machine is emulated, without KVM, with two processors and 1 GB. What is slow to make is kept: Debian's
-trees, disks, and the library (EDGED_SYSTEM_CACHE, else ~/.cache/edged). Prints a table; the exit code is 0 if all
-of it passed.
+trees, disks, and the library (EDGED_SYSTEM_CACHE, else ~/.cache/edged). Prints a table; the exit code is 0 if
+all of it passed.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import re
 import shutil
@@ -49,7 +50,8 @@ def main() -> int:
         return 1
     if arguments.table:
         arguments.table.write_text(table.markdown())
-    print(f"{sum(row.fault is None for row in table.rows)} passed, {sum(bool(row.fault) for row in table.rows)} failed")
+    failed = sum(row.fault is not None for row in table.rows)
+    print(f"{len(table.rows) - failed} passed, {failed} failed")
     return 0 if table.passed else 1
 
 
@@ -69,7 +71,9 @@ def run(table: Table, target: Target, package: Path, scenarios: list[str] | tupl
         shutil.copy(package, brought / "edged.deb")
         _newer(package, brought / "edged-next.deb", place / "unpacked")
         shutil.copy(Path(__file__).with_name("inject.py"), brought)
-        subprocess.run([sys.executable, ROOT / "tools/make_tiny_model.py", "--out", brought / "tiny.gguf"], check=True)
+        subprocess.run(
+            [sys.executable, ROOT / "tools/make_tiny_model.py", "--out", brought / "tiny.gguf"], check=True
+        )
         payload(brought, place / "payload.img")
         machine = Machine(image(target.release, target.architecture), place, payload=place / "payload.img")
         if not table.row(where, "boots", lambda: machine.__enter__().boot):
@@ -80,7 +84,7 @@ def run(table: Table, target: Target, package: Path, scenarios: list[str] | tupl
                 module = importlib.import_module(f"tools.vm.scenarios.{scenario}")
                 for part in module.PARTS:
                     name = f"{scenario}: {part.replace('_', ' ')}"
-                    passed = table.row(where, name, lambda part=part, module=module: getattr(module, part)(device))  # type: ignore[misc]
+                    passed = table.row(where, name, functools.partial(getattr(module, part), device))
                     if not passed and part == "installed":
                         return
         finally:

@@ -1,7 +1,7 @@
-"""Runs in the virtual machine: takes commands from the host through a virtio port and answers with what they said.
+"""Runs in the virtual machine: takes commands from the host through a virtio port, answers what they said.
 
-A line of JSON each way: `{"id", "command"}`, and `{"id", "code", "out", "err"}` back. Commands run beside each
-other. It uses the standard library alone, and is copied into the image as it is.
+A line of JSON each way: `{"id", "command"}`, and `{"id", "code", "out", "err"}` back. Commands run beside
+each other. It uses the standard library alone, and is copied into the image as it is.
 """
 
 from __future__ import annotations

@@ -36,12 +36,16 @@ class Device:
         """Make the users, and mount what the host brought along."""
         run = self.machine.out
         run(f"mkdir -p {PAYLOAD} && mountpoint -q {PAYLOAD} || mount -o ro LABEL=payload {PAYLOAD}")
-        run("id ada 2>/dev/null || useradd --create-home ada; id bob 2>/dev/null || useradd --create-home bob")
+        run(
+            "id ada 2>/dev/null || useradd --create-home ada; id bob 2>/dev/null || useradd --create-home bob"
+        )
 
     def install(self, package: str) -> None:
         """Install or upgrade with apt, as an operator does."""
         options = "-q -y --no-install-recommends -o Dpkg::Options::=--force-confold"
-        self.machine.out(f"DEBIAN_FRONTEND=noninteractive apt-get {options} install {PAYLOAD}/{package}", seconds=600)
+        self.machine.out(
+            f"DEBIAN_FRONTEND=noninteractive apt-get {options} install {PAYLOAD}/{package}", seconds=600
+        )
 
     def configure(self, text: str = CONFIGURATION) -> None:
         """Give edged the tiny model, a broker and one user who may ask."""
@@ -68,7 +72,9 @@ class Device:
 
     def ready(self, seconds: float = 240) -> float:
         """Wait for an engine that serves; return the seconds that it took."""
-        return self.machine.until("edgectl --json status 2>/dev/null | grep -q '\"state\": \"ready\"'", seconds=seconds)
+        return self.machine.until(
+            'edgectl --json status 2>/dev/null | grep -q \'"state": "ready"\'', seconds=seconds
+        )
 
     def property(self, name: str, unit: str = "edged.service") -> str:
         """Return what systemd says of a unit."""

@@ -37,8 +37,9 @@ WantedBy=sysinit.target
 """
 # Nobody logs in, and timers would disturb.
 _MASKED = (
-    "getty@.service", "getty-static.service", "serial-getty@.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",
-    "e2scrub_all.timer", "fstrim.timer", "systemd-tmpfiles-clean.timer", "e2scrub_reap.service", "man-db.timer",
+    "getty@.service", "getty-static.service", "serial-getty@.service", "apt-daily.timer",
+    "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer",
+    "systemd-tmpfiles-clean.timer", "e2scrub_reap.service", "man-db.timer",
 )  # fmt: skip
 
 

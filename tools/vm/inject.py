@@ -14,14 +14,29 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.restype = ctypes.c_long
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
+# linux/ptrace.h
 _ATTACH, _DETACH, _STEP, _PEEK, _POKE, _GETREGS, _SETREGS = 16, 17, 9, 1, 4, 0x4204, 0x4205
 _PRSTATUS = 1
 _WORDS = 64
 _AF_UNIX, _SOCK_STREAM = 1, 1
-# Where user_regs_struct has them, in words: the arguments, the call's number, its result, the program counter.
+# Where user_regs_struct has them, in words: arguments, the call's number, its result, the program counter.
 _LAYOUT = {
-    "x86_64": {"arguments": (14, 13, 12), "number": 10, "result": 10, "counter": 16, "restart": 15, "call": 41},
-    "aarch64": {"arguments": (0, 1, 2), "number": 8, "result": 0, "counter": 32, "restart": None, "call": 198},
+    "x86_64": {
+        "arguments": (14, 13, 12),
+        "number": 10,
+        "result": 10,
+        "counter": 16,
+        "restart": 15,
+        "call": 41,
+    },
+    "aarch64": {
+        "arguments": (0, 1, 2),
+        "number": 8,
+        "result": 0,
+        "counter": 32,
+        "restart": None,
+        "call": 198,
+    },
 }
 _INSTRUCTION = {"x86_64": (0xFFFF, 0x050F), "aarch64": (0xFFFFFFFF, 0xD4000001)}
 

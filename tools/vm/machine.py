@@ -160,7 +160,9 @@ class Machine:
         loop = f"until {condition}; do sleep 0.2; done"
         said = self.run(f"timeout {seconds} sh -c {shlex.quote(loop)}", seconds=seconds + 30)
         if said.code != 0:
-            raise CommandError(f"not within {seconds:.0f} s: {condition}\n{said.out[-1000:]}{said.err[-1000:]}")
+            raise CommandError(
+                f"not within {seconds:.0f} s: {condition}\n{said.out[-1000:]}{said.err[-1000:]}"
+            )
         return time.monotonic() - begun
 
     def power_off(self, seconds: float = 120) -> None:
@@ -237,7 +239,7 @@ class Machine:
             "-nodefaults", "-no-reboot", "-display", "none", "-nic", "none", "-rtc", f"base={clock}",
             "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd), "-append", " ".join(append),
             "-serial", f"file:{self._directory / 'console.log'}",
-            "-drive", f"file={self.disk},if=virtio,format=qcow2,discard=unmap",
+            "-drive", f"file={self.disk},if=virtio,format=qcow2,cache=unsafe",
             "-device", "virtio-serial-pci",
             "-chardev", f"socket,id=agent,path={self._directory / 'agent'},server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=edged.agent", "-device", "virtio-rng-pci",

@@ -16,7 +16,7 @@ _REQUEST_BYTES = 1 << 16
 
 
 def refuse_waiting(listeners: Iterable[socket.socket], error: EdgedError) -> int:
-    """Answer everyone who has connected already with the error, without waiting; return how many they were."""
+    """Answer everyone who has connected with the error, without waiting; return how many they were."""
     answer = http_error(error).bare_response()
     refused = 0
     for listener in listeners:
@@ -28,5 +28,7 @@ def refuse_waiting(listeners: Iterable[socket.socket], error: EdgedError) -> int
                 with connection, contextlib.suppress(OSError):
                     connection.setblocking(False)
                     connection.send(answer)
-                    connection.recv(_REQUEST_BYTES)  # what is unread at the close would take the answer with it
+                    connection.recv(
+                        _REQUEST_BYTES
+                    )  # what is unread at the close would take the answer with it
     return refused

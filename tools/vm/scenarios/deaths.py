@@ -50,15 +50,21 @@ def daemon_stopped(device: Device) -> str:
     """The watchdog replaces a daemon that does not move, and accepted prompts are answered."""
     device.ready()
     before, asked = device.pid(), 3
-    prompts = [json.dumps({"id": f"stop-{number}", "prompt": "Hello", "max_tokens": 40}) for number in range(asked)]
-    ask = "; ".join(f"mosquitto_pub -q 1 -t edged/v1/device/ask/test -m {shlex.quote(each)}" for each in prompts)
+    prompts = [
+        json.dumps({"id": f"stop-{number}", "prompt": "Hello", "max_tokens": 40}) for number in range(asked)
+    ]
+    ask = "; ".join(
+        f"mosquitto_pub -q 1 -t edged/v1/device/ask/test -m {shlex.quote(each)}" for each in prompts
+    )
     # Terminal frames alone: whatever the number of chunks, each prompt ends in one.
     heard = device.machine.start(
         "timeout 400 sh -c \"mosquitto_sub -q 1 -t 'edged/v1/device/reply/test/#' -F %p"
-        f" | grep --line-buffered -m {asked} -E '\\\"type\\\": ?\\\"(done|error)\\\"'\""
+        f' | grep --line-buffered -m {asked} -E \'\\"type\\": ?\\"(done|error)\\"\'"'
     )
     device.machine.out(ask)
-    device.machine.until(f"test $(journalctl -q -u edged.service -o cat | grep -c 'accepted.*stop-') -ge {asked}")
+    device.machine.until(
+        f"test $(journalctl -q -u edged.service -o cat | grep -c 'accepted.*stop-') -ge {asked}"
+    )
     device.machine.out(f"kill -STOP {before}")
     seconds = device.machine.until(f"! kill -0 {before} 2>/dev/null", seconds=240)
     frames = device.machine.ended(heard, "the replies", 420).out.splitlines()

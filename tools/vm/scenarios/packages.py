@@ -12,9 +12,14 @@ def reloaded(device: Device) -> str:
     """A reload takes the changed settings over, and the process stays."""
     device.ready()
     before = device.pid()
-    device.machine.out("sed -i '1i log_level = \"debug\"' /etc/edged/edged.toml && systemctl reload edged", seconds=60)
+    device.machine.out(
+        "sed -i '1i log_level = \"debug\"' /etc/edged/edged.toml && systemctl reload edged", seconds=60
+    )
     show(device.pid() == before, "the process changed")
-    show(any("log_level" in entry["MESSAGE"] for entry in device.journal("-n", "50")), "the change is not logged")
+    show(
+        any("log_level" in entry["MESSAGE"] for entry in device.journal("-n", "50")),
+        "the change is not logged",
+    )
     device.machine.out("sed -i 1d /etc/edged/edged.toml && systemctl reload edged", seconds=60)
     device.ask()
     return "log_level changed in the same process"
@@ -59,7 +64,10 @@ def wrong_configuration(device: Device) -> str:
 def upgraded(device: Device) -> str:
     """An upgrade keeps configuration, journal and model, and its socket."""
     run = device.machine.out
-    socket, models = "stat -c %i /run/edged/edged.sock", "sha256sum /var/lib/edged/models/* /etc/edged/edged.toml"
+    socket, models = (
+        "stat -c %i /run/edged/edged.sock",
+        "sha256sum /var/lib/edged/models/* /etc/edged/edged.toml",
+    )
     before = run(socket), run(models), device.pid()
     device.install("edged-next.deb")
     device.ready()
@@ -74,8 +82,13 @@ def removed(device: Device) -> str:
     """Removed: no process, no program; configuration and state stay."""
     device.machine.out("DEBIAN_FRONTEND=noninteractive apt-get -q -y remove edged", seconds=300)
     show(device.machine.run("pgrep -u edged").code != 0, "processes are left")
-    left = device.machine.run("test -e /usr/lib/edged || test -e /usr/bin/edged || test -e /run/edged/edged.sock")
-    show(left.code != 0, "programs or the socket are left: " + device.machine.run("ls -R /usr/lib/edged /run/edged").out)
+    left = device.machine.run(
+        "test -e /usr/lib/edged || test -e /usr/bin/edged || test -e /run/edged/edged.sock"
+    )
+    show(
+        left.code != 0,
+        "programs or the socket are left: " + device.machine.run("ls -R /usr/lib/edged /run/edged").out,
+    )
     device.machine.out("test -e /etc/edged/edged.toml && test -e /var/lib/edged/models/tiny.gguf")
     return "configuration and state stay"
 

@@ -6,6 +6,7 @@ from tools.vm.device import PAYLOAD, Device
 from tools.vm.table import show
 
 PARTS = ("installed", "first_ask", "journal_fields", "daemon_is_confined", "engine_is_confined", "peers")
+_STATUS = "grep -E 'Seccomp:|NoNew|CapEff|CapBnd'"
 
 
 def installed(device: Device) -> str:
@@ -24,7 +25,10 @@ def first_ask(device: Device) -> str:
     run = device.machine.out
     run("systemctl stop edged.service", seconds=60)
     show(device.property("ActiveState") == "inactive", "the service did not stop")
-    show(run("stat -c '%F %U %G %a' /run/edged/edged.sock") == "socket edged edged 660", "the socket is another one")
+    show(
+        run("stat -c '%F %U %G %a' /run/edged/edged.sock") == "socket edged edged 660",
+        "the socket is another one",
+    )
     answer = device.ask()
     show(device.property("ActiveState") == "active", "the ask did not start the service")
     show(answer, "the answer is empty")
@@ -34,7 +38,9 @@ def first_ask(device: Device) -> str:
 def journal_fields(device: Device) -> str:
     """The journal knows level and fields of what was said, and nothing of the prompt."""
     device.ask("xyzzy and plugh")
-    [accepted] = [entry for entry in device.journal("-n", "50") if entry["MESSAGE"].startswith("accepted")][-1:]
+    [accepted] = [entry for entry in device.journal("-n", "50") if entry["MESSAGE"].startswith("accepted")][
+        -1:
+    ]
     show(accepted["PRIORITY"] == "6", f"priority {accepted['PRIORITY']}")
     show(accepted.get("REQUEST_ID") and accepted.get("CLIENT"), f"no fields: {sorted(accepted)}")
     found = device.journal(f"REQUEST_ID={accepted['REQUEST_ID']}")
@@ -53,9 +59,13 @@ def daemon_is_confined(device: Device) -> str:
     for place in ("/etc", "/usr", "/var", "/var/tmp", "/root", "/run", "/boot"):
         made = run(f"{inside} sh -c 'touch {place}/edged-was-here && rm {place}/edged-was-here'").code == 0
         show(not made or place == "/var/tmp", f"it writes to {place}")
-    show(run(f"{inside} touch /var/lib/edged/x /run/edged/x").code == 0, "it can't write to its own directories")
+    show(
+        run(f"{inside} touch /var/lib/edged/x /run/edged/x").code == 0,
+        "it can't write to its own directories",
+    )
     show(run("test -e /var/tmp/edged-was-here").code != 0, "its /var/tmp is the machine's")
-    words = dict(line.split(":\t") for line in device.machine.out(f"grep -E 'Seccomp:|NoNew|CapEff|CapBnd' /proc/{pid}/status").splitlines())  # fmt: skip
+    lines = device.machine.out(f"{_STATUS} /proc/{pid}/status").splitlines()
+    words = dict(line.split(":\t") for line in lines)
     show(words["Seccomp"] == "2" and words["NoNewPrivs"] == "1", f"unfiltered: {words}")
     show(int(words["CapEff"], 16) == 0 == int(words["CapBnd"], 16), f"it has capabilities: {words}")
     device.machine.out("rm -f /var/lib/edged/x /run/edged/x")
@@ -71,7 +81,9 @@ def engine_is_confined(device: Device) -> str:
     result = device.machine.out(f"{inject} {device.engine()}")
     show(result == "-1", f"socket() in the engine gave {result}, not EPERM")
     device.ask()
-    score = device.machine.out(f"cat /proc/{device.engine()}/oom_score_adj /proc/{device.pid()}/oom_score_adj").split()
+    score = device.machine.out(
+        f"cat /proc/{device.engine()}/oom_score_adj /proc/{device.pid()}/oom_score_adj"
+    ).split()
     show(int(score[0]) > int(score[1]), f"oom_score_adj of the engine {score[0]}, of the daemon {score[1]}")
     return f"socket(): EPERM; oom_score_adj {score[0]}, the daemon's {score[1]}"
 
@@ -80,7 +92,9 @@ def peers(device: Device) -> str:
     """The daemon sees who asks, and who is not of the group can't."""
     ada = device.machine.out("id -u ada")
     device.ask(user="ada")
-    clients = [entry["CLIENT"] for entry in device.journal("-n", "50") if entry["MESSAGE"].startswith("accepted")]
+    clients = [
+        entry["CLIENT"] for entry in device.journal("-n", "50") if entry["MESSAGE"].startswith("accepted")
+    ]
     show(clients[-1].endswith(ada), f"asked by uid {ada}, and the daemon says {clients[-1]}")
     refused = device.machine.run(device.asking("Hello", user="bob"))
     show(refused.code == 4, f"bob, who is not of the group: exit code {refused.code}: {refused.err}")
