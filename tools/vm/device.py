@@ -15,8 +15,6 @@ device_id = "device"
 path = "/var/lib/edged/models/tiny.gguf"
 context = 512
 sequences = 2
-[limits]
-max_tokens = 64
 [mqtt]
 url = "mqtt://127.0.0.1"
 """
