@@ -17,6 +17,8 @@ from edged.frontends.mqtt.presence import ALARMS
 from edged.frontends.mqtt.topics import Topics
 from edged.protocol import Frame, Message, Request, Timings, Usage
 from edged.settings.mqtt import Command
+from edged.watch.memory import actions as memory
+from edged.watch.thermal import watch as thermal
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
@@ -109,6 +111,7 @@ def test_every_topic_is_documented_with_its_direction() -> None:
 def test_every_event_is_documented() -> None:
     sources = "".join(path.read_text() for path in ROOT.glob("edged/**/*.py"))
     emitted = set(re.findall(r"""events\.emit\(\s*"([a-z_]+)\"""", sources)) | set(ALARMS)
+    emitted |= {*typing.get_args(memory.Happening), *typing.get_args(thermal.Happening)}
     assert {code_spans(row[0])[0] for row in table("type", MQTT)} == emitted
 
 

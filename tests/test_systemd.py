@@ -53,6 +53,35 @@ def test_life_of_a_service_is_told(manager: tuple[socket.socket, str]) -> None:
     assert environ == {}, "children must not speak for the service"
 
 
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "60000000"}, 60.0),
+        ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": str(os.getpid())}, 0.5),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_watchdog_is_fed_where_there_is_one(
+    manager: tuple[socket.socket, str], variables: dict[str, str], seconds: float | None
+) -> None:
+    heard, address = manager
+    environ = {"NOTIFY_SOCKET": address, **variables}
+    notifier = Notifier.from_environment(environ)
+    assert notifier.watchdog_seconds == seconds
+    assert environ == {}, "children must not feed it"
+    notifier.alive()
+    notifier.status("after it")
+    expected = [{"WATCHDOG": "1"}] * (seconds is not None) + [{"STATUS": "after it"}]
+    assert [fields(heard) for _ in expected] == expected
+
+
+def test_watchdog_that_can_not_be_fed_is_none() -> None:
+    assert Notifier.from_environment({"WATCHDOG_USEC": "60000000"}).watchdog_seconds is None
+
+
 def test_status_cannot_smuggle_another_message_in(manager: tuple[socket.socket, str]) -> None:
     heard, address = manager
     Notifier(address).status("loading a\nMAINPID=1\nmodel")

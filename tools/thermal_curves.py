@@ -2,7 +2,7 @@
 
     python -m tools.thermal_curves DIRECTORY
 
-writes an SVG for each device and prints a table of figures: all of a model, in virtual time.
+writes a PNG for each device and prints a table of figures: all of a model, in virtual time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.thermal.chart import Curve, chart
+from tools.thermal.chart import Curve, Panel, draw
 from tools.thermal.model import DEVICES, Device
 from tools.thermal.simulation import Run, airs, plant_of, simulate, steps
 
@@ -19,8 +19,8 @@ _WARMER_AT, _SECONDS = 1200, 2700
 _AIR, _WARMER = 25, 40
 
 
-def curves(device: Device) -> str:
-    """Return an SVG: an hour's work in air of 25 degrees that becomes 40 after twenty minutes."""
+def curves(device: Device, path: Path) -> None:
+    """Draw 45 minutes' work in air of 25 degrees that becomes 40 after twenty minutes."""
     air = steps((0, _AIR), (_WARMER_AT, _WARMER))
     runs = {
         "governed": simulate(device, _SECONDS, air=air),
@@ -28,15 +28,12 @@ def curves(device: Device) -> str:
         "nothing": simulate(device, _SECONDS, air=air, governed=False, firmware=False),
     }
     target = plant_of(device).target
-    return chart(
+    draw(
+        path,
         f"{device.name}, always at work; air {_AIR} °C, from minute {_WARMER_AT // 60} on {_WARMER} °C",
         [
-            ("°C", [Curve(name, _minutes(run), _thinned(run.celsius)) for name, run in runs.items()], target),
-            (
-                "tokens/s",
-                [Curve(name, _minutes(run), _thinned(run.tokens)) for name, run in runs.items()],
-                None,
-            ),
+            Panel("°C", [_curve(name, run, run.celsius) for name, run in runs.items()], target),
+            Panel("tokens/s", [_curve(name, run, run.tokens) for name, run in runs.items()]),
         ],
     )
 
@@ -77,8 +74,8 @@ def _thinned(values: Sequence[float], each: int = 16) -> list[float]:
     return [sum(part) / len(part) for i in range(0, len(values), each) if (part := values[i : i + each])]
 
 
-def _minutes(run: Run) -> list[float]:
-    return [seconds / 60 for seconds in run.seconds[::16]]
+def _curve(name: str, run: Run, values: Sequence[float]) -> Curve:
+    return Curve(name, [seconds / 60 for seconds in run.seconds[::16]], _thinned(values))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -90,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     for device in DEVICES:
         name = device.name.lower().replace(" ", "-")
-        (directory / f"thermal-{name}.svg").write_text(curves(device))
+        curves(device, directory / f"thermal-{name}.png")
     print(table())
     return 0
 

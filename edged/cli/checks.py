@@ -13,6 +13,11 @@ State = Literal["ok", "warn", "fail"]
 _NEARLY_FULL = 0.8
 _LOG = "journalctl -u edged says more"
 _NO_MODEL = "edgectl model list has the models, edgectl model fetch NAME gets one"
+_PART_REMEDIES = {"journal": "see to the card: dmesg; edged ends itself and is started again"}
+_DOWN = ("restarting", "failed", "low_memory")
+_MOST_OF_ESTIMATE = 1.1
+_SHARED_BYTES = 12 << 20  # of programs that other processes use, too: resident memory counts them
+_SMALLER = "a smaller model, model.context or model.sequences; or end other programs"
 _MQTT_WAITS = ("connecting", "waiting_for_time")
 
 
@@ -34,7 +39,8 @@ class Check(NamedTuple):
 
 def checks(status: Fields) -> Iterator[Check]:
     """Judge every part of /v1/status that can be amiss."""
-    for part in (_daemon, _engine, _model, _notes, _mqtt, _pool, _journal, _clock):
+    own = (_daemon, _parts, _engine, _model, _needs, _notes)
+    for part in (*own, _memory, _heat, _mqtt, _pool, _journal, _clock):
         yield from part(status)
 
 
@@ -47,16 +53,31 @@ def _daemon(status: Fields) -> Iterator[Check]:
     elif phase == "ready":
         up = duration(status["uptime_seconds"])
         yield Check("daemon", "ok", f"{status['version']}, ready, up {up}")
-    elif status["engine"]["state"] not in ("restarting", "failed"):
+    elif status["engine"]["state"] not in _DOWN:
         yield Check("daemon", "warn", phase, "wait, and look again")
+
+
+def _parts(status: Fields) -> Iterator[Check]:
+    for name, part in (status.get("liveness") or {"parts": {}})["parts"].items():
+        if part["state"] == "stalled":
+            says = f"{name} stands still, for {part['still_seconds']:.0f} s by now"
+            yield Check(name, "fail", says, _PART_REMEDIES.get(name, f"the log has its stack: {_LOG}"))
+        elif part["stalls"] and name != "engine":  # whose restarts are told
+            says = f"{name} stood still {_times(part['stalls'])} and was helped on"
+            yield Check(name, "warn", says, f"the log has its stack: {_LOG}")
 
 
 def _engine(status: Fields) -> Iterator[Check]:
     engine = status["engine"]
     state, restarts = engine["state"], engine["restarts"]
-    sound = state not in ("restarting", "failed")
+    sound = state not in _DOWN
     if not sound and not status["reason"]:
-        yield Check("engine", "fail", f"the engine is {state}: the log says why", "journalctl -u edged")
+        yield Check(
+            "engine",
+            "fail",
+            f"the engine is {state.replace('_', ' ')}: the log says why",
+            "journalctl -u edged",
+        )
     if deaths := engine["deaths"]:
         yield _deaths(deaths, engine["next_try_seconds"], "fail" if state == "failed" else "warn")
     elif restarts:
@@ -95,9 +116,61 @@ def _model(status: Fields) -> Iterator[Check]:
         yield Check("model", "ok", f"{model['name']}, {model['sequences']} × {model['context']} tokens")
 
 
+def _needs(status: Fields) -> Iterator[Check]:
+    """Judge the estimate of the engine's memory: by what is measured, and before that by what there is."""
+    estimate = status["memory"]["engine_estimate"]
+    if estimate is None:
+        return
+    measured, available = status["memory"]["engine_bytes"], status["memory"]["available_bytes"]
+    needed = estimate["anonymous_bytes"] + estimate["file_bytes"]
+    says = f"engine {size(needed)} by the estimate"
+    if measured is None:
+        says += f", not in memory; {size(available)} available"
+        fits = needed <= available
+        yield Check("needs", "ok", says) if fits else Check("needs", "warn", says, _SMALLER)
+        return
+    if prefixes := (status["engine"].get("prefix_cache") or {}).get("bytes"):
+        says += f" and {size(prefixes)} of prefixes"
+        needed += prefixes
+    says += f", {size(measured)} measured; {size(available)} available"
+    if measured > _MOST_OF_ESTIMATE * needed + _SHARED_BYTES:
+        remedy = "that is more than edged reckoned with: report it, with `edgectl status --json`"
+        yield Check("needs", "warn", says, remedy)
+    else:
+        yield Check("needs", "ok", says)
+
+
 def _notes(status: Fields) -> Iterator[Check]:
     for note in status["engine"]["notes"]:
         yield Check("engine", "warn", note, "edgectl config show has the values")
+
+
+def _memory(status: Fields) -> Iterator[Check]:
+    memory = (status.get("watch") or {}).get("memory")
+    if memory is None:
+        return
+    by = f"watched by {', '.join(memory['sources'])}"
+    if memory["level"] == "ok":
+        yield Check("memory", "ok", f"enough, {by}")
+        return
+    says = f"memory is short, level {memory['level']}: {memory['reason']}; {by}"
+    remedy = "end other programs, or take a smaller model, model.context or model.sequences"
+    yield Check("memory", "warn", says, remedy)
+
+
+def _heat(status: Fields) -> Iterator[Check]:
+    heat = (status.get("watch") or {}).get("thermal")
+    if heat is None:
+        return
+    match heat["state"]:
+        case "too_hot":
+            says = f"too hot, new requests are refused: {heat['reason']}"
+            yield Check("governor", "warn", says, "cool the board: a fan, a heat sink, more air")
+        case "distrusting":
+            remedy = "it is believed again when it has made sense for a while; dmesg may say more"
+            yield Check("governor", "warn", heat["reason"], remedy)
+        case "governing":
+            yield Check("governor", "ok", f"holds computing back: {heat['reason']}")
 
 
 def _mqtt(status: Fields) -> Iterator[Check]:

@@ -27,11 +27,14 @@ def run(args: Namespace) -> Exit:
             ("requests", _requests(status["requests"], status["limits"])),
             ("speed", _speed(status["speed"])),
             ("memory", _memory(status["memory"])),
+            *_level(status.get("watch")),
             *_estimate(status["memory"]["engine_estimate"]),
+            *_heat(status.get("watch")),
             ("sessions", str(status["sessions"])),
             ("mqtt", _mqtt(status.get("mqtt"))),
             *_journal(status.get("journal")),
             *_clock(status.get("clock")),
+            *_parts(status.get("liveness")),
         ]
     )
     sys.stdout.flush()
@@ -97,6 +100,14 @@ def _memory(memory: Fields) -> str:
     )
 
 
+def _level(watch: Fields | None) -> list[tuple[str, str]]:
+    memory = (watch or {}).get("memory")
+    if memory is None:
+        return []
+    reason = f": {memory['reason']}" if "reason" in memory else ""
+    return [("level", f"{memory['level']}{reason} (by {', '.join(memory['sources'])})")]
+
+
 def _estimate(estimate: Fields | None) -> list[tuple[str, str]]:
     if estimate is None:
         return []
@@ -108,6 +119,16 @@ def _estimate(estimate: Fields | None) -> list[tuple[str, str]]:
             f" prefix cache up to {size(estimate['prefix_cache_bytes'])}",
         )
     ]
+
+
+def _heat(watch: Fields | None) -> list[tuple[str, str]]:
+    if watch is None:
+        return []
+    heat = watch["thermal"]
+    celsius = f"{heat['celsius']:.1f} °C" if heat["celsius"] is not None else "no thermometer"
+    state = heat["state"].replace("_", " ")
+    held = f"{_threads(heat['threads'])}, {heat['duty']:.0%} of the time"
+    return [("heat", f"{celsius}, target {heat['target_celsius']:g} °C, {state}: {held}")]
 
 
 def _mqtt(mqtt: Fields | None) -> str:
@@ -140,6 +161,20 @@ def _clock(clock: Fields | None) -> list[tuple[str, str]]:
     if clock is None:
         return []
     return [("clock", f"{clock['time']}, {'' if clock['clock_synchronised'] else 'not '}synchronised")]
+
+
+def _parts(liveness: Fields | None) -> list[tuple[str, str]]:
+    """Return how the parts get on, where one does not."""
+    parts = liveness["parts"] if liveness else {}
+    if all(part["state"] == "ok" for part in parts.values()):
+        return []
+    told = [
+        f"{name} still for {part['still_seconds']:.0f} of {part['bound_seconds']:.0f} s"
+        if part["still_seconds"]
+        else f"{name} gets on"
+        for name, part in parts.items()
+    ]
+    return [("parts", ", ".join(told))]
 
 
 def _threads(count: int) -> str:

@@ -126,8 +126,8 @@ class Core:
 
     @property
     def ready(self) -> bool:
-        """Say whether a request would be computed now."""
-        return self.phase == "ready"
+        """Say whether a request would be let in and computed now."""
+        return self.phase == "ready" and self.admission.too_hot is None
 
     @property
     def model(self) -> ModelInfo | None:

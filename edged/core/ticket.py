@@ -49,6 +49,7 @@ class Ticket:
         serial: its row in the journal, while it has one.
         durable: whether it outlives the daemon: it is written down, or about to be.
         admitted: whether it waits for its turn, or has had it.
+        on_change: called when more has come, as `change` ends; it must not raise.
 
     Args:
         on_cancel: told when its requester wants no more.
@@ -89,6 +90,7 @@ class Ticket:
         self.session_turns_dropped = 0
         self._stopwatch = Stopwatch(waited)
         self.suspended = False
+        self.on_change: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
 
@@ -125,9 +127,13 @@ class Ticket:
 
     # --- for frontends ---
 
+    def take_frame(self) -> Frame | None:
+        """Return the next frame, None if there is none yet; the terminal frame again once it was reached."""
+        return self.outgoing.take(len(self.prompt or ())) or self.terminal
+
     async def next_frame(self) -> Frame:
-        """Return the next frame, waiting for it; the terminal frame again once it was reached."""
-        while (frame := self.outgoing.take(len(self.prompt or ())) or self.terminal) is None:
+        """Return the next frame, waiting for it."""
+        while (frame := self.take_frame()) is None:
             await self.change()
         return frame
 
@@ -171,7 +177,7 @@ class Ticket:
     def accept(self, queue_position: int) -> None:
         """Make the first frame."""
         self.outgoing.accept(queue_position)
-        self._changed.set()
+        self._tell()
 
     def start(self, generation: Generation) -> None:
         """Note that the request begins to be computed."""
@@ -224,7 +230,7 @@ class Ticket:
     def on_reading(self, done: int, cached: int) -> None:
         """Note how much of the prompt is read."""
         if self.outgoing.note_reading(done, cached):
-            self._changed.set()
+            self._tell()
 
     def on_delta(self, delta: Delta) -> None:
         """Take text, and the end."""
@@ -234,11 +240,15 @@ class Ticket:
         if delta.finish is not None:
             self.finish(delta.finish)
         elif delta.text:
-            self._changed.set()
+            self._tell()
 
     def on_failed(self, error: EdgedError) -> None:
         """Take the engine's word that there will be no answer."""
         self.fail(error)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self.on_change()
 
     def _end(self, terminal: Terminal) -> None:
         if self.terminal is not None or self.suspended:
@@ -252,8 +262,8 @@ class Ticket:
             self.answer.logprobs.clear()
         self.prompt = self.generation = None
         self.request = self.request.model_copy(update=FORGOTTEN)
-        self._changed.set()
         self._finished.set()
+        self._tell()
 
 
 @dataclass(frozen=True, slots=True)

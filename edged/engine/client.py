@@ -82,7 +82,7 @@ class Engine:
 
     @property
     def speeds(self) -> tuple[float, ...] | None:
-        """Return the tokens a second with 1, 2, … threads of the model that is planned; None: not measured."""
+        """Return the tokens a second of the planned model with 1, 2, … threads; None: not measured."""
         return self._speeds.get(self.plan.key) if self.plan is not None else None
 
     @property
@@ -140,7 +140,7 @@ class Engine:
     # --- for who governs the machine's means ---
 
     def tune(self, threads: int, threads_batch: int, duty: float) -> None:
-        """Have so many threads used from the next step on, for this share of the time; it rests between steps.
+        """Have so many threads used from the next step on, for this share of the time, with rests between.
 
         It holds until it is called again, for later processes, too.
 

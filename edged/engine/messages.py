@@ -1,19 +1,14 @@
 """What the daemon and its engine say to each other: small messages over a socketpair.
 
-On the wire a message is four bytes of length (big-endian) and a JSON array: the
-message's name and its fields in order. Bytes travel as latin-1 text. Request
-numbers are the daemon's own; the engine knows neither clients nor ids.
+Request numbers are the daemon's own; the engine knows neither clients nor ids. `wire` carries them.
 """
 
 from __future__ import annotations
 
-import json
 import signal
-import struct
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NamedTuple
 
-from edged.engine.shape import reader
 from edged.errors import ErrorCode
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -27,19 +22,11 @@ Pooling = Literal["mean", "cls", "last"]
 RawText = Annotated[str, "latin-1"]
 """Bytes, a character each."""
 
-MAX_MESSAGE_BYTES = 64 << 20
 STACKS_SIGNAL = signal.SIGUSR1
 """Makes the engine write the stacks of its threads to its standard error, whatever it is at."""
 
 GOVERNED_STEP_SECONDS = 0.5
 """The longest step of an engine that has to rest: a long one heats faster than a rest cools."""
-
-_LENGTH = struct.Struct(">I")
-_ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every message
-
-
-class ProtocolError(Exception):
-    """The other side said something that is no message."""
 
 
 class Logprob(NamedTuple):
@@ -363,51 +350,3 @@ Message = (
     | Prefixes
     | Heartbeat
 )
-
-_FIELDS = {cls: tuple(each.name for each in fields(cls)) for cls in get_args(Message)}
-_READERS = {cls.__name__: reader(cls) for cls in get_args(Message)}
-
-
-def encode(message: Message) -> bytes:
-    """Return a message as it goes over the wire, its length first."""
-    cls = type(message)
-    values = [getattr(message, name) for name in _FIELDS[cls]]
-    body = _ENCODER.encode([cls.__name__, *values]).encode()
-    return _LENGTH.pack(len(body)) + body
-
-
-class Decoder:
-    """Cuts a stream of bytes into messages."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[Message]:
-        """Add bytes and return the messages that are whole.
-
-        Raises:
-            ProtocolError: these bytes are no messages.
-        """
-        self._buffer += data
-        messages: list[Message] = []
-        start = 0
-        while len(self._buffer) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer, start)
-            if length > MAX_MESSAGE_BYTES:
-                raise ProtocolError(f"a message of {length} bytes; {MAX_MESSAGE_BYTES} are allowed")
-            end = start + _LENGTH.size + length
-            if len(self._buffer) < end:
-                break
-            messages.append(_decode(bytes(self._buffer[start + _LENGTH.size : end])))
-            start = end
-        del self._buffer[:start]
-        return messages
-
-
-def _decode(body: bytes) -> Message:
-    try:
-        name, *values = json.loads(body)
-        message: Message = _READERS[name](values)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ProtocolError(f"{len(body)} bytes that are no message: {error!r}") from None
-    return message

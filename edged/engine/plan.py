@@ -117,8 +117,8 @@ class Planner:
             freed_bytes: memory that is taken now and will be free when the model is loaded.
 
         Raises:
-            EdgedError: `model_unavailable`: it is missing, damaged or too large; `low_memory`: there is too
-                little memory for it now; with the remedy.
+            EdgedError: `invalid`: no model has that name; `model_unavailable`: it is missing, damaged or too
+                large; `low_memory`: there is too little memory for it now; with the remedy.
         """
         return self._plan(self._chosen(name), freed_bytes=freed_bytes)
 

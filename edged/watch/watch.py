@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from edged.core import Core
 from edged.engine.plan import Planner
 from edged.watch.memory.acting import MemoryActions, engine_facts
+from edged.watch.memory.live import sources
 from edged.watch.memory.refit import Refit
 from edged.watch.memory.sensors import MemorySensors
 from edged.watch.memory.watch import MemoryWatch
@@ -53,6 +54,7 @@ class Watches:
             MemorySensors(root),
             MemoryActions(core, refit, exit),
             lambda: engine_facts(core),
+            sources=sources(root),
             idle_unload_seconds=core.settings.engine.idle_unload_seconds,
         )
         core.shortage.retry_after = lambda: self.memory.retry_after_seconds

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import edged
+from edged.cli.main import main
 
 if TYPE_CHECKING:
-    import subprocess
-
     from tests.cli.conftest import Run, SmallDaemon, Terminal
+
+
+HEAT = {"celsius": 80.1, "target_celsius": 75.0, "threads": 2, "duty": 0.03}
 
 
 @pytest.fixture
@@ -22,6 +26,22 @@ def sound(daemon: SmallDaemon) -> SmallDaemon:
     daemon.status["version"] = edged.__version__
     daemon.socket.chmod(0o660)
     return daemon
+
+
+@pytest.fixture
+def inside(
+    daemon: SmallDaemon, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Run:
+    """Return a function that runs edgectl on the small daemon in this process, which is cheap."""
+    for name in [name for name in os.environ if name.startswith("EDGED_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("EDGED_SOCKET", str(daemon.socket))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        code = main(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capfdbinary.readouterr())
+
+    return run
 
 
 MACHINE = {"cpu", "kernels", "memory", "cgroup", "psi", "power", "heat", "file", "disk"}
@@ -57,6 +77,7 @@ ok    socket   {sound.socket}, mode 0660
 ok    daemon   {edged.__version__}, ready, up 1 h 2 min
 ok    engine   ready, llama-cpp-python 0.3.36
 ok    model    smollm2-135m-instruct-q4_1, 4 × 2048 tokens
+ok    needs    engine 220.0 MB by the estimate, 210.0 MB measured; 1.50 GB available
 ok    mqtt     mqtt://broker.lan:1883 connected, MQTT 5
 ok    pool     kitchen, joined
 ok    journal  0.2 MB of 16.8 MB
@@ -190,6 +211,27 @@ def test_a_daemon_that_does_not_answer_rightly(edgectl: Run, sound: SmallDaemon)
         ),
         ("engine", {"notes": ["a", "b"]}, [("engine", "warn", "a"), ("engine", "warn", "b")]),
         (
+            "engine",
+            {"state": "low_memory"},
+            [("engine", "fail", "the engine is low memory: the log says why")],
+        ),
+        (
+            "memory",
+            {"engine_bytes": 255_000_000},
+            [
+                (
+                    "needs",
+                    "warn",
+                    "engine 220.0 MB by the estimate, 255.0 MB measured; 1.50 GB available",
+                )
+            ],
+        ),
+        (
+            "memory",
+            {"engine_bytes": None, "available_bytes": 219_000_000},
+            [("needs", "warn", "engine 220.0 MB by the estimate, not in memory; 219.0 MB available")],
+        ),
+        (
             "mqtt",
             {"state": "connecting", "pool": None},
             [("mqtt", "warn", "mqtt://broker.lan:1883: connecting")],
@@ -230,6 +272,23 @@ def test_a_daemon_that_does_not_answer_rightly(edgectl: Run, sound: SmallDaemon)
             [("journal", "warn", "the journal is nearly full: 15.0 MB of 16.8 MB")],
         ),
         (
+            None,
+            {"watch": {"thermal": {**HEAT, "state": "too_hot", "reason": "80.1 °C, the target is 75 °C"}}},
+            [
+                (
+                    "governor",
+                    "warn",
+                    "too hot, new requests are refused: 80.1 °C, the target is 75 °C",
+                )
+            ],
+        ),
+        (
+            None,
+            {"watch": {"thermal": {**HEAT, "state": "distrusting", "reason": "it jumps"}}},
+            [("governor", "warn", "it jumps")],
+        ),
+        (None, {"watch": {"thermal": {**HEAT, "state": "governing", "reason": "warm"}}}, []),
+        (
             "journal",
             {"outbox_bytes": 4_000_000},
             [("journal", "warn", "the outbox is nearly full: 4.0 MB of 4.2 MB")],
@@ -250,7 +309,7 @@ def test_a_daemon_that_does_not_answer_rightly(edgectl: Run, sound: SmallDaemon)
     ],
 )
 def test_each_part_is_judged(
-    edgectl: Run,
+    inside: Run,
     sound: SmallDaemon,
     part: str | None,
     fields: dict[str, Any],
@@ -258,13 +317,21 @@ def test_each_part_is_judged(
 ) -> None:
     (sound.status[part] if part else sound.status).update(fields)
 
-    result = edgectl("doctor", "--json")
+    result = inside("doctor", "--json")
 
     assert amiss(result) == found
     assert result.returncode == any(state == "fail" for _, state, _ in found)
     # What doctor finds amiss, status warns of; the version and the socket it leaves alone.
-    warnings = edgectl("status").stderr.decode().splitlines()
+    warnings = inside("status").stderr.decode().splitlines()
     assert warnings == [f"warning: {says}" for name, _, says in found if name != "version"]
+
+
+def test_what_is_kept_of_prefixes_is_reckoned_with(edgectl: Run, sound: SmallDaemon) -> None:
+    sound.status["engine"]["prefix_cache"] = {"bytes": 50_000_000}
+    sound.status["memory"]["engine_bytes"] = 300_000_000
+
+    says = "engine 220.0 MB by the estimate and 50.0 MB of prefixes, 300.0 MB measured; 1.50 GB available"
+    assert f"ok    needs    {says}\n" in edgectl("doctor").stdout.decode()
 
 
 def test_messages_that_were_dropped(edgectl: Run, sound: SmallDaemon) -> None:

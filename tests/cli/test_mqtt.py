@@ -407,6 +407,7 @@ def test_wrong_usage_sends_nothing(edgectl: Run, broker: Mosquitto, tmp_path: Pa
         assert b"secret" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_name_that_nobody_has_is_told_and_waited_for(
     start: Start, broker: Mosquitto, make_device: MakeDevice
 ) -> None:

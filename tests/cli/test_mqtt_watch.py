@@ -210,6 +210,7 @@ def gone(device: Device) -> Device:
     return device
 
 
+@pytest.mark.slow
 def test_forget_removes_all_that_is_kept_of_one_device(
     edgectl: Run, broker: Mosquitto, gone: Device, make_device: MakeDevice
 ) -> None:

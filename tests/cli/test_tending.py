@@ -35,6 +35,31 @@ clock     2026-11-21T14:00:00.123Z, synchronised
     assert result.stderr == b""
 
 
+def test_status_shows_how_the_parts_get_on_when_one_does_not(edgectl: Run, daemon: SmallDaemon) -> None:
+    ok = {"state": "ok", "still_seconds": 0.0, "bound_seconds": 30.0, "stalls": 0}
+    parts = {"event_loop": ok, "journal": ok | {"bound_seconds": 120.0}, "mqtt": ok | {"stalls": 1}}
+    daemon.status["liveness"] = {"watchdog_seconds": None, "parts": parts}
+    result = edgectl("status")
+    assert "parts" not in result.stdout.decode()
+    assert result.stderr.decode().splitlines()[0] == "warning: mqtt stood still once and was helped on"
+
+    parts["journal"] |= {"state": "stalled", "still_seconds": 131.2, "stalls": 1}
+    result = edgectl("status")
+    last = result.stdout.decode().splitlines()[-1]
+    assert last == "parts     event_loop gets on, journal still for 131 of 120 s, mqtt gets on"
+    assert result.stderr.decode().splitlines()[0] == "warning: journal stands still, for 131 s by now"
+
+
+def test_status_shows_the_heat_and_what_is_held_back_for_it(edgectl: Run, daemon: SmallDaemon) -> None:
+    heat = {"state": "governing", "reason": "warm", "celsius": 75.44, "target_celsius": 75.0}
+    daemon.status["watch"] = {"thermal": heat | {"threads": 2, "duty": 0.4}}
+    said = "heat      75.4 °C, target 75 °C, governing: 2 threads, 40% of the time"
+    assert said in edgectl("status").stdout.decode()
+    heat |= {"celsius": None, "state": "unmeasured"}
+    daemon.status["watch"] = {"thermal": heat | {"threads": 1, "duty": 1.0}}
+    assert "no thermometer, target 75 °C, unmeasured: 1 thread, 100%" in edgectl("status").stdout.decode()
+
+
 def test_status_warns(edgectl: Run, daemon: SmallDaemon) -> None:
     daemon.status["phase"], daemon.status["reason"] = "degraded", "the engine keeps dying"
     daemon.status["model"]["template"] = "plain"

@@ -52,6 +52,24 @@ class FakeEngine:
         self.leaving: dict[Generation, asyncio.Future[bool]] = {}
         self.lets_go = True  # at once what is to be put back
         self.wakes = 0
+        self.evictions: list[str] = []
+
+    def evict(self, reason: str) -> None:
+        """End all at once: what ran is out, to go on later."""
+        self.evictions.append(reason)
+        self.is_ready, self.state = False, "low_memory"
+        self.supervisor.reason = reason
+        self.let_go()
+        self.on_change()
+
+    def admit(self) -> None:
+        """Let it be started again; the tests say when it is ready."""
+        self.state, self.supervisor.reason = "starting", None
+
+    def becomes_ready(self) -> None:
+        """Serve from now on."""
+        self.is_ready, self.state = True, "ready"
+        self.on_change()
 
     def wake(self) -> None:
         self.wakes += 1

@@ -25,6 +25,8 @@ Event = dict[str, Any]
 class Daemon:
     """`edged --config FILE` in a process of its own; its log is what tests wait for.
 
+    The environment's EDGED_TEST_PROGRAM names another module to start, such as tests.e2e.rooted.
+
     Attributes:
         socket: where it listens.
         directory: its state, socket and configuration.
@@ -39,7 +41,7 @@ class Daemon:
         self.events: list[Event] = []
         self._new = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edged", "--config", str(config)],
+            [sys.executable, "-m", environ.get("EDGED_TEST_PROGRAM", "edged"), "--config", str(config)],
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
             text=True,

@@ -159,6 +159,7 @@ async def test_wrong_model_use_changes_nothing(two_models: Daemon, other_model: 
     assert (status_now["phase"], status_now["model"]["chosen_by"]) == ("ready", "configuration")
 
 
+@pytest.mark.slow
 async def test_damaged_choice_does_not_keep_the_daemon_from_serving(
     start_daemon: StartDaemon, tiny_model: Path
 ) -> None:
@@ -213,6 +214,7 @@ async def test_requests_and_cancel_all(shared_tiny: Daemon) -> None:
     assert (await command(shared_tiny, "requests"))["total"] == 0
 
 
+@pytest.mark.slow
 def test_edgectl_gives_commands(two_models: Daemon) -> None:
     used = edgectl(two_models, "model", "use", "other")
     assert used.stdout.startswith("other is in use, also after a restart"), used.stderr

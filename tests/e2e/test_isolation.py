@@ -12,6 +12,7 @@ CODE_WORDS = ["falcon", "marble", "tundra", "violet", "copper", "orchid", "glaci
 FILLER = "The harbour was quiet in the early morning, and the boats lay still beside the long wooden pier. "
 
 
+@pytest.mark.slow
 async def test_eight_clients_stream_at_once_and_get_their_own_answers(daemon: Daemon) -> None:
     async def ask(word: str) -> tuple[str, str]:
         prompt = f"The secret code word is {word}. Repeat the code word {word} once, and say nothing else."

@@ -79,6 +79,7 @@ def test_second_daemon_on_the_same_state_says_so_and_harms_nothing(shared_tiny: 
     assert shared_tiny.socket.exists()
 
 
+@pytest.mark.slow
 async def test_stale_socket_is_replaced(start_daemon: StartDaemon, tiny_model: Path) -> None:
     daemon = start_daemon(tiny_model, model={"context": 1024, "sequences": 2})
     daemon.wait_ready()
@@ -92,6 +93,7 @@ async def test_stale_socket_is_replaced(start_daemon: StartDaemon, tiny_model: P
     assert again.stop() == 0
 
 
+@pytest.mark.slow
 async def test_engine_ends_with_a_daemon_that_is_killed(start_daemon: StartDaemon, tiny_model: Path) -> None:
     daemon = start_daemon(tiny_model, model={"context": 1024, "sequences": 2})
     pid = daemon.wait_ready()

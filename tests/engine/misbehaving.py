@@ -58,6 +58,7 @@ class Model:
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour
+        self.ooms = 0  # that were to be remembered
 
     @contextlib.contextmanager
     def changed_to(self, behaviour: str) -> Iterator[None]:
@@ -85,6 +86,8 @@ async def running(
     def plan() -> EnginePlan:
         if model.behaviour == "missing":
             raise EdgedError(ErrorCode.MODEL_UNAVAILABLE, "there is no file")
+        if model.behaviour == "starved":
+            raise EdgedError(ErrorCode.LOW_MEMORY, "12 MB are available")
         load = Load(
             str(directory / f"{model.behaviour}.gguf"),
             1024,
@@ -107,9 +110,15 @@ async def running(
             quirks.remember_repack_fault("here", "died of SIGILL")
             return True
 
+        def remember_oom() -> None:
+            model.ooms += 1
+
         loaded = replace(load, repack=fault is None)
         key = f"key of {model.behaviour}"
-        return cast(EnginePlan, SimpleNamespace(key=key, load=loaded, remember_repack_fault=remember))
+        return cast(
+            EnginePlan,
+            SimpleNamespace(key=key, load=loaded, remember_repack_fault=remember, remember_oom=remember_oom),
+        )
 
     engine = Engine(plan, stall_seconds=stall, command=COMMAND)
     if back_off is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,15 @@ from structlog.testing import capture_logs
 from edged.engine.generation import Prompt
 from edged.engine.messages import Prefixes
 from edged.engine.quirks import Quirks
+from edged.engine.supervision.oom import OomKills
 from edged.errors import EdgedError, ErrorCode
 from tests.engine.misbehaving import Model, Watcher, changed, generation, running
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what no event tells; the test's own timeout bounds it."""
+    while not condition():
+        await asyncio.sleep(0.01)
 
 
 async def test_prompts_are_prepared_and_answered() -> None:
@@ -90,6 +99,16 @@ async def test_orders_hold_for_later_processes_too() -> None:
             await engine.prepare(None, "what is asked later is answered later")
             assert engine.prefixes == Prefixes(11, 3, 2, 10, 0, 0, 0), "what the fake one was told"
             engine.restart()
+
+
+async def test_speeds_are_measured_once_for_a_model() -> None:
+    async with running("serves") as engine:
+        await engine.prepare(None, "until it is ready")
+        first, pid = engine.speeds, engine.supervisor.pid
+        engine.restart()
+        await engine.prepare(None, "until it is ready again")
+        assert (engine.speeds, first) == ((pid,), (pid,)), "the fake one measures its process"
+        assert engine.supervisor.pid != pid
 
 
 async def test_childs_lines_come_through_the_log_by_level() -> None:
@@ -316,3 +335,77 @@ async def test_engine_that_talks_nonsense_is_ended_and_the_next_one_serves() -> 
         engine.generate(generation(after))
         await after.ended.wait()
         assert after.text == "seven"
+
+
+# --- want of memory ---
+
+
+async def test_what_is_evicted_is_started_by_nobody_until_it_is_admitted() -> None:
+    async with running("serves") as engine:
+        await changed(engine, "ready")
+        engine.evict("12 MB are available")
+        await changed(engine, "low_memory")
+        assert engine.supervisor.reason == "12 MB are available"
+        watcher = Watcher()
+        engine.generate(generation(watcher))
+        for order in (engine.wake, engine.restart, engine.supervisor.retry_now):
+            order()
+            await asyncio.sleep(0)
+            assert (engine.state, engine.supervisor.pid) == ("low_memory", None)
+        engine.admit()
+        await watcher.ended.wait()
+        assert watcher.text == "seven"
+
+
+async def test_what_was_unloaded_before_it_was_evicted_waits_to_be_asked() -> None:
+    async with running("serves") as engine:
+        await changed(engine, "ready")
+        engine.unload()
+        await changed(engine, "unloaded")
+        engine.evict("12 MB are available")
+        engine.admit()
+        await until(lambda: engine.state == "unloaded")
+        assert await engine.prepare(None, "hi") == Prompt([1, 2, 3], 2)
+
+
+async def test_a_plan_that_fits_no_memory_fails_nothing_and_is_made_again() -> None:
+    model = Model("starved")
+    async with running(model) as engine:
+        watcher = Watcher()
+        engine.generate(generation(watcher))
+        await changed(engine, "low_memory")
+        assert watcher.error is None
+        model.behaviour = "serves"
+        engine.supervisor.retry_now()
+        await watcher.ended.wait()
+        assert watcher.text == "seven"
+
+
+async def test_a_model_that_is_tried_when_memory_ends_is_given_up() -> None:
+    model = Model("serves")
+    async with running(model) as engine:
+        await changed(engine, "ready")
+        trial = asyncio.create_task(engine.try_plan(model.changed_to("loads-for-ever")))
+        await until(lambda: engine.supervisor.load_progress is not None)
+        engine.evict("12 MB are available")
+        with pytest.raises(EdgedError) as refused:
+            await trial
+        assert refused.value.code is ErrorCode.LOW_MEMORY
+        engine.admit()
+        await changed(engine, "ready")
+        assert model.behaviour == "serves"
+
+
+async def test_an_engine_that_the_kernel_killed_for_memory_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kills = itertools.count()
+    monkeypatch.setattr(
+        "edged.engine.supervision.life.oom_kills", lambda: OomKills(machine=next(kills), own=0, limit=0)
+    )
+    model = Model("is-killed")
+    async with running(model) as engine:
+        await until(lambda: model.ooms)
+        assert engine.supervisor.deaths == 0, "the next plan is another: that is no reason to wait"
+        model.behaviour = "serves"
+        await changed(engine, "ready")

@@ -11,22 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.engine.messages import (
-    MAX_MESSAGE_BYTES,
     Cancel,
-    Decoder,
     Delta,
     Generate,
     Heartbeat,
     Logprob,
     Message,
     Prepared,
-    ProtocolError,
     Reading,
     Refused,
     Step,
     Tokenized,
-    encode,
 )
+from edged.engine.wire import MAX_MESSAGE_BYTES, Decoder, ProtocolError, encode
 from edged.errors import ErrorCode
 
 STEP = Step(

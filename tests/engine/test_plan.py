@@ -141,7 +141,7 @@ def test_what_exceeds_the_memory_is_made_smaller_and_a_note_says_so(
     facts = read_gguf(tiny_model)
     tables: dict[str, Any] = {"model": {"context": 4096, "sequences": 8}}
 
-    def shape(available: int) -> tuple[int, int, str, bool]:
+    def shape(available: int) -> tuple[int, int, str, bool | None]:
         machine.available = available
         found = plan(**tables)
         assert found.memory.needed_bytes + found.load.prefix_bytes <= available

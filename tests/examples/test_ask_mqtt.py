@@ -95,6 +95,7 @@ def test_refusal_of_the_broker_is_told(command: list[str], guarded_device: Answe
     assert "not authori" in done.stderr.lower()
 
 
+@pytest.mark.slow
 def test_a_tls_port_spoken_to_without_tls_is_told(
     command: list[str], guarded_device: AnsweringDevice
 ) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from tools.bench import loads, report
 from tools.bench.bars import outcomes
 from tools.bench.client import ClientError
+from tools.bench.determinism import DETERMINISTIC, compare
 from tools.bench.lifetime import START, Lifetime
 from tools.bench.results import Results, ResultsError
 from tools.bench.session import Session, say
@@ -33,7 +34,7 @@ from tools.bench.upstream import Tools, UpstreamError, obtain, system_info
 
 ALONE, EIGHT, MEMORY = "one stream", "eight streams", "memory"
 QUICK = (ALONE, EIGHT, "short prompts, 4 clients", "the usual load", START)
-ALL = (ALONE, EIGHT, *(load.name for load in loads.SERVED), loads.BESIDE, MEMORY, START)
+ALL = (ALONE, EIGHT, *(load.name for load in loads.SERVED), loads.BESIDE, MEMORY, START, DETERMINISTIC)
 QUICK_ROUNDS = 2
 
 
@@ -60,7 +61,8 @@ def measure(
         }
         for name in (name for name in names if name in work):
             keep(results, out, name, work[name])
-    for name, task in ((MEMORY, lifetime.memory), (START, lifetime.start)):
+    deterministic = partial(compare, model, tables, rounds=rounds, results=results)
+    for name, task in ((MEMORY, lifetime.memory), (START, lifetime.start), (DETERMINISTIC, deterministic)):
         if name in names:
             keep(results, out, name, task)
     return results

@@ -44,7 +44,7 @@ def together(
 
     def make(writer: Writer) -> list[Client]:
         return [
-            Client(_each([completion(writer.text(prompt_tokens), answer_tokens) for _ in range(times)]))
+            Client(each([completion(writer.text(prompt_tokens), answer_tokens) for _ in range(times)]))
             for _ in range(clients)
         ]
 
@@ -110,7 +110,7 @@ class Beside:
 
     def __init__(self, writer: Writer, delay: float) -> None:
         self.streams = together(BESIDE_STREAMS, SHORT_TOKENS, BESIDE_ANSWER)(writer)
-        self.reader = Client(_each([completion(writer.text(BESIDE_PROMPT), 1)]), delay=delay)
+        self.reader = Client(each([completion(writer.text(BESIDE_PROMPT), 1)]), delay=delay)
 
 
 SERVED: tuple[Load, ...] = (
@@ -128,7 +128,8 @@ SERVED: tuple[Load, ...] = (
 )
 
 
-def _each(requests: list[bytes]) -> Script:
+def each(requests: list[bytes]) -> Script:
+    """Return the script of a client that asks one after the other."""
     for request in requests:  # noqa: UP028 -- a list can't be sent the replies
         yield request
 

@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 from edged.engine.client import Engine
 from edged.engine.generation import Generation, Prompt
 from edged.engine.messages import (
-    Decoder,
     Delta,
     Embed,
     Embedded,
@@ -27,16 +26,15 @@ from edged.engine.messages import (
     Message,
     Prefixes,
     Prepared,
-    ProtocolError,
     Reading,
     Ready,
     Refused,
     Said,
     Step,
     Tokenized,
-    encode,
 )
 from edged.engine.plan import EnginePlan
+from edged.engine.wire import Decoder, ProtocolError, encode
 from edged.errors import EdgedError, ErrorCode
 from tools.fuzz.mutate import mutate_bytes, mutate_json
 

@@ -68,6 +68,10 @@ class Device:
         """Return the chip's temperature after so long at a power that nothing changes any more."""
         return air + self.chip_rest + watts * (self.chip_resistance + self.board_resistance)
 
+    def bearable(self, air: float, target: float) -> float:
+        """Return the watts above rest at which it settles at a temperature."""
+        return (target - self.settled(air, 0)) / (self.chip_resistance + self.board_resistance)
+
     def best_constant(self, air: float, target: float) -> float:
         """Return the most tokens a second of any constant threads and duty that keep to the target."""
         return max(

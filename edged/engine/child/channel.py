@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from edged.engine.messages import Cancel, Decoder, Message, ProtocolError, encode
+from edged.engine.messages import Cancel, Message
+from edged.engine.wire import Decoder, ProtocolError, encode
 
 
 def log(level: str, event: str, **fields: Any) -> None:

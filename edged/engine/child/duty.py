@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LEAST_REST_SECONDS = 0.05
-"""Shorter rests are joined: the library's threads spin for some 10 ms after a pass before they sleep."""
+PERIOD_SECONDS = 0.1
+LEAST_REST_SECONDS = 0.02
+"""Work and rest take turns in such a period or a longer one, and no rest is shorter: the library's threads
+spin for some 10 ms after a pass before they sleep, by which a short rest would lose what it spares."""
 
 
 class Duty:
     """Says when the next step may come.
 
-    What was computed is owed a rest, however long it took, until a rest of `LEAST_REST_SECONDS` has come
-    together. Time without work is a rest, too. A change of the share holds for a rest that has begun.
+    What was computed is owed a rest, however long it took; short ones come together first. Time without work
+    is a rest, too. A change of the share holds for a rest that has begun.
 
     Attributes:
         share: of the time, that may be spent computing; more than 0, 1: all of it.
@@ -31,7 +33,8 @@ class Duty:
     def rest(self) -> float:
         """Return for how many seconds more nothing is to be computed; 0 or less: none."""
         owed = self._computed * (1 / self.share - 1)
-        return owed - (self._clock() - self._ended) if owed >= LEAST_REST_SECONDS else 0.0
+        is_due = owed >= max(LEAST_REST_SECONDS, PERIOD_SECONDS * (1 - self.share))
+        return owed - (self._clock() - self._ended) if is_due else 0.0
 
     def begin(self) -> None:
         """Note that a step begins."""

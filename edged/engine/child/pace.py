@@ -62,12 +62,14 @@ class Pace:
         budget = min(budget, self.most_seconds) - fixed
         room = self._most_tokens
         fewest = FEWEST_TOKENS if self.most_seconds == math.inf else 1
-        pieces = []
+        pieces: list[Piece] = []
         for rest in unread:
             seconds = token + cell * rest.depth
             piece = min(rest.tokens, room, max(fewest, int(budget / seconds)))
             if piece <= 0:
                 break
+            if not pieces:  # in equal parts: a small last one would cost a pass over the weights, too
+                piece = math.ceil(rest.tokens / math.ceil(rest.tokens / piece))
             pieces.append(Piece(piece, rest.depth))
             budget -= piece * seconds
             room -= piece

@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from edged.engine.messages import Decoder, Heartbeat, Load, Message, ProtocolError, Ready, encode
+from edged.engine.messages import Heartbeat, Load, Message, Ready
 from edged.engine.supervision.childlog import ChildLog
 from edged.engine.supervision.hang import log_stacks
+from edged.engine.supervision.link import Link
 from edged.engine.supervision.oom import oom_kills
 from edged.engine.supervision.patience import Patience
 from edged.engine.supervision.process import Death, child_environment
+from edged.engine.supervision.starving import CoreWaits
+from edged.engine.wire import ProtocolError, encode
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +64,7 @@ class Life:
         self._kills_before = oom_kills()
         ours, its = socket.socketpair()
         with its:
-            self._reader, self._writer = await asyncio.open_connection(sock=ours)
+            _, self._link = await asyncio.get_running_loop().create_connection(Link, sock=ours)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self._command,
@@ -75,7 +78,7 @@ class Life:
                     limit=1 << 20,
                 )
             except BaseException:
-                self._writer.close()
+                self._link.transport.close()
                 raise
         self._process = process
         if self._is_over:  # it was ended while it was being made
@@ -85,11 +88,11 @@ class Life:
         self._written = ChildLog(process.stderr)
         self._logging = asyncio.create_task(self._written.run(), name="engine log")
         self._watching = asyncio.create_task(self._watch(process), name="engine watch")
-        self._writer.write(encode(load))
+        self._link.transport.write(encode(load))
 
     def send(self, message: Message) -> None:
         """Send a message; it is lost if the process is about to end."""
-        self._writer.write(encode(message))
+        self._link.transport.write(encode(message))
 
     def kill(self) -> None:
         """End the process at once, or as soon as there is one."""
@@ -98,24 +101,27 @@ class Life:
             self._process.kill()
 
     async def listen(self, take: Callable[[Message], None]) -> None:
-        """Hand the process's messages on until it closes its end."""
-        decoder = Decoder()
-        while True:
-            try:
-                data = await self._reader.read(1 << 16)
-                messages = decoder.feed(data)
-            except (ConnectionError, ProtocolError) as error:
-                self._verdict = f"its messages could not be read: {error}"
-                return
-            if not data:
-                return
+        """Hand the process's messages on until it closes its end.
+
+        Raises:
+            Exception: what `take` raised.
+        """
+
+        def hear(messages: Sequence[Message]) -> None:
+            owing = self._is_owing()
             for message in messages:
-                owing = self._is_owing()
                 if isinstance(message, Ready):
                     self._patience.loaded()
                 elif not (owing and isinstance(message, Heartbeat)):  # who rests has forgotten what it owes
                     self._patience.heard(owing=owing)
                 take(message)
+
+        self._link.begin(hear)
+        match await self._link.closed:
+            case ConnectionError() | ProtocolError() as error:
+                self._verdict = f"its messages could not be read: {error}"
+            case Exception() as error:
+                raise error
 
     async def wind_down(self) -> None:
         """Wait for the end of a process that has closed its end, and for its last words; not for long."""
@@ -128,7 +134,7 @@ class Life:
     async def end(self) -> Death:
         """Kill the process if it still runs, and say how it ended."""
         assert self._process is not None
-        self._writer.close()
+        self._link.transport.close()
         self.kill()
         code = await self._process.wait()
         self._watching.cancel()
@@ -137,9 +143,10 @@ class Life:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Kill a process that has been silent for too long, once the log has what it was at."""
-        silent = None
+        silent, waits = None, CoreWaits(process.pid)
         while silent is None:
             await asyncio.sleep(min(1.0, self._patience.stall_seconds / 4))
+            self._patience.excuse(waits.more())
             silent = self._patience.exceeded(owing=self._is_owing())
         self._verdict = f"it gave no sign of life for {silent:.1f} s"
         _log.error("the engine hangs", pid=process.pid, silent_seconds=round(silent, 1))

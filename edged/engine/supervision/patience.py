@@ -36,29 +36,32 @@ class Patience:
         """Wait for a new process, which has a model to load."""
         self._is_loaded = False
         self._longest_step = 0.0  # seconds computed between signs of life while an answer was owed; fades
-        self._heard_at = self._clock()
+        self._hear()
 
     def loaded(self) -> None:
         """Expect it to answer as fast as it can, which its first steps at the end of loading have shown."""
         self._is_loaded = True
         self._longest_step = self._clock() - self._heard_at
-        self._heard_at = self._clock()
+        self._hear()
 
     def expect(self) -> None:
         """Begin to be impatient: from now on an answer is owed."""
-        self._heard_at = self._clock()
+        self._hear()
 
     def heard(self, *, owing: bool) -> None:
         """Take a sign of life: while an answer is owed, none that a resting engine sends, too."""
-        now = self._clock()
         if self._is_loaded and owing:
-            self._longest_step = max((now - self._heard_at) * self.duty, FADING * self._longest_step)
-        self._heard_at = now
+            self._longest_step = max(self.silent_seconds * self.duty, FADING * self._longest_step)
+        self._hear()
+
+    def excuse(self, seconds: float) -> None:
+        """Do not count so much of the silence: others kept the engine from the cores meanwhile."""
+        self._excused += seconds
 
     def exceeded(self, *, owing: bool) -> float | None:
         """Return the seconds of silence if they are too many."""
         silent = self.silent_seconds
-        return silent if silent > self.bound_seconds(owing=owing) else None
+        return silent if silent - self._excused > self.bound_seconds(owing=owing) else None
 
     @property
     def silent_seconds(self) -> float:
@@ -74,3 +77,7 @@ class Patience:
         # A machine that others keep busy is slow, not hung.
         rest = max(self._longest_step, GOVERNED_STEP_SECONDS) * (1 / self.duty - 1)
         return rest + max(self.stall_seconds, min(STEPS * self._longest_step, LOAD_SECONDS))
+
+    def _hear(self) -> None:
+        self._heard_at = self._clock()
+        self._excused = 0.0

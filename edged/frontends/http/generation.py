@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -12,17 +13,16 @@ from aiohttp import web
 from edged.errors import ErrorCode
 from edged.frontends.http.answer import Answer
 from edged.frontends.http.context import REQUEST_ID, client_of
+from edged.frontends.http.follower import Follower
 from edged.frontends.http.models import DEFAULT_MODELS, check_model
 from edged.frontends.http.openai_errors import HttpError
 from edged.frontends.http.parameters import Asked
 from edged.frontends.http.sse import EventStream
 from edged.frontends.http.wire import Wire
-from edged.protocol import SEED_MAX, Client, Done, Failed, Frame, Request
+from edged.protocol import SEED_MAX, Client, Failed, Request
 
 if TYPE_CHECKING:
-    from edged.core import Admitted, Core
-
-_Tell = Callable[[int, Frame], Awaitable[None]]
+    from edged.core import Admitted, Core, Ticket
 
 
 async def complete(
@@ -112,10 +112,10 @@ async def _submit(core: Core, part: Request, client: Client, admitted: list[Admi
 
 
 async def _whole(answer: Answer, admitted: Sequence[Admitted]) -> web.Response:
-    async def keep(index: int, frame: Frame) -> None:
-        answer.take(index, frame)
+    async def keep(index: int, ticket: Ticket) -> None:
+        answer.take(index, await ticket.wait())
 
-    await _follow_all(admitted, keep)
+    await _all(keep(index, entry.ticket) for index, entry in enumerate(admitted))
     return web.json_response(answer.whole())
 
 
@@ -123,14 +123,13 @@ async def _stream(
     request: web.Request, answer: Answer, admitted: Sequence[Admitted], keepalive: float
 ) -> web.StreamResponse:
     events = EventStream(request)
-
-    async def tell(index: int, frame: Frame) -> None:
-        await events.send(answer.events(index, frame))
-
     await events.open()
     keeper = asyncio.create_task(events.keep_alive(keepalive))
     try:
-        await _follow_all(admitted, tell)
+        await _all(
+            Follower(entry, partial(answer.events, index), events).run()
+            for index, entry in enumerate(admitted)
+        )
         await events.send(answer.close())
     except ConnectionError:
         raise
@@ -141,29 +140,11 @@ async def _stream(
     return events.response
 
 
-async def _follow_all(admitted: Sequence[Admitted], tell: _Tell) -> None:
-    """Tell of each choice's frames, with its index, until all have ended; the first error ends it.
-
-    A ticket's next frame is taken only after its last one has been told.
-    """
-    if len(admitted) == 1:  # a task costs each token a turn of the event loop
-        await _follow(0, admitted[0], tell)
-        return
-    tasks = [asyncio.create_task(_follow(index, entry, tell)) for index, entry in enumerate(admitted)]
+async def _all(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all choices; the first error ends it."""
+    tasks = [asyncio.create_task(part) for part in parts]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _follow(index: int, entry: Admitted, tell: _Tell) -> None:
-    ticket = entry.ticket
-    if entry.repeated and ticket.terminal is not None:
-        await tell(index, ticket.terminal)
-        return
-    while True:
-        frame = await ticket.next_frame()
-        await tell(index, frame)
-        if isinstance(frame, Done | Failed):
-            return

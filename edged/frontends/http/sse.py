@@ -17,12 +17,13 @@ DONE = b"data: [DONE]\n\n"
 
 
 class EventStream:
-    """One response of server-sent events; each write waits until the client's side has taken it."""
+    """One response of server-sent events."""
 
     def __init__(self, request: web.Request) -> None:
         self._clock = asyncio.get_running_loop().time
         self._sent = self._clock()
         self._writer = request.writer
+        self._is_chunked = False  # HTTP/1.0 knows no chunks
         self._request = request
         self.response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
@@ -31,12 +32,35 @@ class EventStream:
     async def open(self) -> None:
         """Send the status: from now on errors are events."""
         await self.response.prepare(self._request)
+        self._is_chunked = "Transfer-Encoding" in self.response.headers
+
+    @property
+    def is_clear(self) -> bool:
+        """Say whether the client's side has taken all that was sent."""
+        transport = self._request.transport
+        return transport is not None and transport.get_write_buffer_size() == 0
+
+    def put(self, events: bytes) -> None:
+        """Send whole events without waiting.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has hung up")
+        self._sent = self._clock()
+        # aiohttp's own way from here to the transport is longer than all the rest of a token's.
+        transport.write(b"%x\r\n%b\r\n" % (len(events), events) if self._is_chunked else events)
+
+    async def drain(self) -> None:
+        """Wait until the client's side has taken what was sent."""
+        await self._writer.drain()
 
     async def send(self, events: bytes) -> None:
-        """Send whole events."""
-        self._sent = self._clock()
-        await self.response.write(events)
-        await self._writer.drain()
+        """Send whole events, and wait until the client's side has taken them."""
+        self.put(events)
+        await self.drain()
 
     async def keep_alive(self, seconds: float) -> None:
         """Send a comment whenever nothing was sent for so long; returns when the client is gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from edged.engine.supervision.oom import Memory, memory
@@ -13,6 +13,7 @@ from edged.settings.watch import MemoryTable
 from edged.watch.memory.actions import Actions
 from edged.watch.memory.bounds import Level
 from edged.watch.memory.growth import EngineFacts, GrowthGuard
+from edged.watch.memory.live import Source
 from edged.watch.memory.policy import DWELL, LEAST_PERIOD, MemoryPolicy, MemoryState
 from edged.watch.memory.reading import MemoryReading
 from edged.watch.memory.words import figures, reason
@@ -45,6 +46,7 @@ class MemoryWatch:
         sensors: what reads memory.
         actions: who acts.
         engine: tells of the engine.
+        sources: which sources there are.
         idle_unload_seconds: after so long without requests the model leaves memory; None: it stays.
         clock: gives monotonic seconds.
     """
@@ -56,6 +58,7 @@ class MemoryWatch:
         actions: Actions,
         engine: Callable[[], EngineFacts],
         *,
+        sources: Iterable[Source] = (),
         idle_unload_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -65,6 +68,7 @@ class MemoryWatch:
         self._sensors = sensors
         self._actions = actions
         self._engine = engine
+        self._live = [source.name for source in sources if source.live]
         self._idle_unload_seconds = idle_unload_seconds
         self._clock = clock
         self._growth = GrowthGuard(table.engine_growth_bytes)
@@ -117,7 +121,7 @@ class MemoryWatch:
 
     def fields(self) -> dict[str, Any]:
         """Return what status tells."""
-        found = figures(self.state)
+        found = {"level": self.level.label, "sources": self._live} | figures(self.state)
         if self.engine_proportional_bytes is not None:
             found["engine_proportional_bytes"] = self.engine_proportional_bytes
         if self.level > Level.OK:
@@ -128,8 +132,8 @@ class MemoryWatch:
         """Ask for what each level wants that lies between the last and this one."""
         if self.level == before:
             return
-        facts_told = {"before": before.label, "reason": reason(self.state)} | figures(self.state)
-        self._actions.tell("memory_level", facts_told)
+        told = {"now": self.level.label, "before": before.label, "reason": reason(self.state)}
+        self._actions.tell("memory_level", told | figures(self.state))
         for level in Level:
             if before < level <= self.level:
                 self._enter(level, facts, now)

@@ -32,7 +32,7 @@ def reason(state: MemoryState) -> str:
 
 def figures(state: MemoryState) -> dict[str, Any]:
     """Return what status and events say; what is not known is left out."""
-    found: dict[str, Any] = {"level": state.level.label, "cause": state.cause}
+    found: dict[str, Any] = {"cause": state.cause}
     if (reading := state.reading) is None:
         return found
     machine, group, engine = reading.machine, reading.group, reading.engine

@@ -33,8 +33,9 @@ _CELSIUS_SECONDS = (
 )
 _MOST_STEP_SECONDS = 5.0  # a longer gap between looks counts as this
 _STEADY_SECONDS = 20.0  # threads follow the effort smoothed over this
+_STAYS_COOL, _GETS_COOL = (0.9, 0.95), (1.0, 0.98)  # least duty, and effort smoothed: no turns at the edge
 _DWELL_SECONDS = 60.0  # between changes of threads
-_WORTH = 1.08  # what another number of threads must gain to be taken
+_WORTH = 1.05  # what another number of threads must gain to be taken
 _MARGIN = 6.0  # degrees below the target at which more threads are tried though they can't be rested enough
 _MARGIN_STEP, _MOST_MARGIN = 4.0, 40.0  # a try that failed wants more room the next time
 _COLD = 15.0  # degrees below the target: all that was found of the surroundings is out of date
@@ -167,7 +168,8 @@ def _without_temperature(
     """Return what is done blindly: little with a failed sensor, without one all that firmware bears."""
     failed = state.trust.fault is not None
     effort = min(ceiling, 0.0 if hot else SAFE_EFFORT if failed else 1.0)
-    threads = threads_of.best(speeds, effort * threads_of.power(threads_of.fastest(plant.speeds)))
+    budget = effort * threads_of.power(threads_of.fastest(plant.speeds))
+    threads = threads_of.fastest(speeds) if effort >= 1 else threads_of.best(speeds, budget)
     decision = replace(state.decision, threads=threads, state="distrusting" if failed else "unmeasured")
     state = replace(state, decision=decision, integral=0.0, celsius=None, steady=effort, hot_since=None)
     return _with_effort(state, plant, effort, refuse=False)
@@ -226,7 +228,11 @@ def _with_effort(state: Governor, plant: Plant, effort: float, *, refuse: bool) 
     batch = most_batch if effort >= 1 else threads_of.widest(most_batch, budget)
     name: State = state.decision.state
     if state.celsius is not None:
-        free = duty >= 1 and plant.speeds[threads - 1] == max(plant.speeds)
+        least_duty, least_steady = _STAYS_COOL if state.decision.state == "cool" else _GETS_COOL
+        steady = state.steady * fastest / threads_of.power(threads)
+        free = (
+            plant.speeds[threads - 1] == max(plant.speeds) and duty >= least_duty and steady >= least_steady
+        )
         name = "too_hot" if refuse else "cool" if free else "governing"
     decision = Decision(threads, batch, duty, refuse, name, state.trust.fault, effort)
     return replace(state, decision=decision)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _SHARED = 1.0  # cores' worth of power that any number of busy threads takes besides
+_RESTING = (
+    0.04  # of what is done, that each further thread costs where they rest: they spin before they sleep
+)
 _DECODING = (
     0.96,
     1.0,
@@ -48,7 +51,8 @@ def fastest(speeds: Sequence[float]) -> int:
 
 def speed(speeds: Sequence[float], threads: int, budget: float) -> float:
     """Return how fast so many threads are that rest as often as the budget, in cores' worth, demands."""
-    return speeds[threads - 1] * min(1.0, budget / power(threads))
+    share = budget / power(threads)
+    return speeds[threads - 1] * (1.0 if share >= 1 else share * (1 - _RESTING * (threads - 1)))
 
 
 def best(speeds: Sequence[float], budget: float) -> int:

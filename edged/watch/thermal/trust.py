@@ -60,7 +60,8 @@ def judge(
     """
     steady = celsius is not None and _can_follow(trust, celsius, now)
     same = celsius is not None and celsius == trust._seen and busy
-    since = trust._same_since if same else now
+    looked = now - trust._seen_at <= HOLD_SECONDS  # who has not looked for long does not know
+    since = trust._same_since if same and looked else now
     seen = replace(
         trust,
         in_doubt=False,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.brokers import Mosquitto
 from tests.e2e.interop.conftest import StartDevice
 from tests.e2e.interop.programs import lines_of, need, running
@@ -38,6 +40,7 @@ async def test_status_info_and_health(device: Device, requester: Requester) -> N
     assert health.frame["uptime_seconds"] > 0
 
 
+@pytest.mark.slow
 async def test_the_broker_tells_that_a_device_is_lost(
     mosquitto: Mosquitto, start_device: StartDevice
 ) -> None:
@@ -55,6 +58,7 @@ async def test_the_broker_tells_that_a_device_is_lost(
     assert json.loads(lines[-1]) == lost
 
 
+@pytest.mark.slow
 async def test_a_stop_is_told_by_the_device_itself(mosquitto: Mosquitto, start_device: StartDevice) -> None:
     device = start_device(mosquitto.port)
     async with open_requester(device) as requester:
@@ -95,6 +99,7 @@ async def test_a_command_under_its_transaction_is_carried_out_once(
     assert sum(message.frame["command"] == "requests" for message in events) <= 1
 
 
+@pytest.mark.slow
 async def test_what_the_broker_kept_from_earlier_is_dropped(
     mosquitto: Mosquitto, start_device: StartDevice
 ) -> None:

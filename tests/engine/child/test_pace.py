@@ -83,9 +83,19 @@ def test_many_short_prompts_do_not_spoil_what_was_learnt_of_depth() -> None:
 
 
 def test_alone_a_prompt_may_take_longer_steps() -> None:
-    [alone] = pace().pieces([Piece(3000, 0)], beside_streams=False)
-    [beside] = pace(streams_seconds=1e-6).pieces([Piece(3000, 0)], beside_streams=True)
+    [alone] = pace().pieces([Piece(30_000, 0)], beside_streams=False)
+    [beside] = pace(streams_seconds=1e-6).pieces([Piece(30_000, 0)], beside_streams=True)
     assert ALONE_FACTOR * beside.tokens <= alone.tokens <= 5 * beside.tokens
+
+
+def test_no_small_piece_is_left_at_the_end() -> None:
+    plan, left, read = pace(), 400, []
+    while left:
+        [piece] = plan.pieces([Piece(left, 0)], beside_streams=False)
+        read.append(piece.tokens)
+        left -= piece.tokens
+    assert len(read) > 1
+    assert max(read) - min(read) <= 1
 
 
 def test_reading_gets_half_of_the_time_where_even_streaming_takes_the_whole_step() -> None:
@@ -115,4 +125,4 @@ def test_time_that_was_too_short_to_measure_does_no_harm() -> None:
     for _ in range(10_000):
         plan.learn([Piece(8, 0)], 0.0)
         plan.learn([], 0.0)
-    assert plan.pieces([Piece(3000, 0)], beside_streams=True) == [Piece(512, 0)]
+    assert plan.pieces([Piece(3072, 0)], beside_streams=True) == [Piece(512, 0)]

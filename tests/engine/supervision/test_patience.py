@@ -57,6 +57,13 @@ def test_a_fast_engine_is_waited_for_as_long_as_is_set(patience: Patience, clock
     assert bound(patience, clock, owing=True) == STALL
 
 
+def test_time_for_which_others_had_the_cores_is_not_held_against_it(patience: Patience, clock: Clock) -> None:
+    patience.excuse(40.0)
+    assert bound(patience, clock, owing=True) == STALL + 40.0
+    patience.heard(owing=True)
+    assert bound(patience, clock, owing=True) == STALL
+
+
 def test_an_engine_that_is_told_to_rest_between_steps_may(patience: Patience, clock: Clock) -> None:
     patience.duty = 0.1
     assert bound(patience, clock, owing=True) == pytest.approx(STALL + 4.5), "a step of half a second"

@@ -62,6 +62,8 @@ class FakeTicket:
         self._pieces = list(script.pieces)
         self._text = ""
         self._logprobs: list[TokenLogprob] = []
+        self._going_on: asyncio.Task[None] | None = None
+        self.on_change: Callable[[], None] = lambda: None
 
     @property
     def state(self) -> Literal["queued", "running", "finished"]:
@@ -71,26 +73,40 @@ class FakeTicket:
     def frames(self) -> tuple[Frame, ...]:
         return tuple(self.taken)
 
-    async def next_frame(self) -> Frame:
+    def take_frame(self) -> Frame | None:
         assert self.terminal is None, "who repeats a request must not take the first requester's frames"
         self._script.on_take()
-        frame = await self._next()
-        self.taken.append(frame)
+        if (frame := self._next()) is not None:
+            self.taken.append(frame)
+        elif self._going_on is None:
+            self._going_on = asyncio.create_task(self._go_on())
         return frame
 
-    async def _next(self) -> Frame:
+    async def wait(self) -> Terminal:
+        changed = asyncio.Event()
+        self.on_change = changed.set
+        while self.terminal is None:
+            if self.take_frame() is None:
+                await changed.wait()
+        return self.terminal
+
+    async def _go_on(self) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (self._script.go_on, self.cancelled)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        self.on_change()
+
+    def _next(self) -> Frame | None:
         seq = len(self.taken)
         if seq == 0:
             return Accepted(self.id, 1, seq, queue_position=2)
         if seq == 1 and self._script.progress:
             return Progress(self.id, 1, seq, prompt_tokens_done=5, prompt_tokens=10)
-        while not self._script.go_on.is_set() and not self.cancelled.is_set():
-            waits = [asyncio.create_task(event.wait()) for event in (self._script.go_on, self.cancelled)]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
         if self.cancelled.is_set():
             return self._end("cancelled")
+        if not self._script.go_on.is_set():
+            return None
         if self._pieces:
             piece = self._pieces.pop(0)
             self._text += piece
@@ -98,7 +114,7 @@ class FakeTicket:
             self._logprobs += logprobs
             if self.request.stream:
                 return Chunk(self.id, 1, seq, text=piece, logprobs=logprobs)
-            return await self._next()
+            return self._next()
         if (error := self._script.fails) is not None:
             self.terminal = Failed(
                 self.id, 1, seq, error.code, error.message, error.retry_after_s, param=error.param

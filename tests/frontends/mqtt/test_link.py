@@ -279,6 +279,7 @@ async def test_a_broken_owner_leaves_the_link_alive(
     assert (await owner.message()).payload == b"third"
 
 
+@pytest.mark.slow
 async def test_a_flood_of_qos_0_is_dropped_beyond_a_bound_and_counted(make_link: MakeLink) -> None:
     """The loop is busy while 50,000 messages of 1 KB come in: 256 at most are kept, the others counted."""
     listener = socket.create_server(("127.0.0.1", 0))

@@ -188,6 +188,7 @@ async def test_a_broker_that_never_answers(make_link: MakeLink, monkeypatch: pyt
         assert "did not answer within" in (await fault(make_link(broker.port))).message
 
 
+@pytest.mark.slow
 async def test_a_broker_that_falls_silent(make_link: MakeLink) -> None:
     async def silent(peer: Peer) -> None:
         await peer.greet()

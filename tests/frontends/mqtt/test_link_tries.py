@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from edged.frontends.mqtt.link import Broker, dialect, link
-from edged.frontends.mqtt.link.dialect import Dialect
+from edged.frontends.mqtt.link.dialect import MUTE_ENDINGS, Dialect
 from edged.frontends.mqtt.link.ending import Ending, Why
 from edged.frontends.mqtt.link.pauses import Pauses, Suspicion
 from edged.frontends.mqtt.message import ACKNOWLEDGED
@@ -109,6 +109,15 @@ def test_3_1_1_is_remembered_for_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     now += 86_399
     assert spoken.choose() == "3.1.1"
     now += 1
+    assert spoken.choose() == "5"
+
+
+def test_a_broker_that_has_spoken_5_is_not_taken_for_an_old_one_while_it_is_away() -> None:
+    """A proxy takes connections for a broker that restarts, and closes them."""
+    spoken = Dialect("auto")
+    spoken.connected("5")
+    for _ in range(2 * MUTE_ENDINGS):
+        assert not spoken.failed("5", ends("hung_up", answered=False))
     assert spoken.choose() == "5"
 
 

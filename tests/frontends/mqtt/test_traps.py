@@ -106,6 +106,7 @@ async def test_an_exception_in_a_callback_ends_no_thread_silently(
     assert not hook
 
 
+@pytest.mark.slow
 async def test_a_message_that_paho_cannot_read_is_stepped_over(
     mosquitto: Mosquitto, make_link: MakeLink
 ) -> None:

@@ -56,6 +56,15 @@ def test_held_event_loop_is_named_dumped_and_the_daemon_ends_itself(start_held: 
         pass
 
 
+def test_watchdogs_abort_leaves_the_stacks(start_held: StartHeld) -> None:
+    daemon = start_held("event_loop")
+    daemon.hold()
+    daemon.process.send_signal(signal.SIGABRT)
+    assert daemon.process.wait(60) == -signal.SIGABRT
+    daemon.wait_for("end of the log")
+    assert "in on_signal" in daemon.log()
+
+
 def test_watchdog_is_fed_until_the_event_loop_is_held(start_held: StartHeld, manager: Manager) -> None:
     environ = {"NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "1000000"}
     daemon = start_held("event_loop", environ=environ, daemon_seconds=BOUND)

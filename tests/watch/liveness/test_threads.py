@@ -14,8 +14,9 @@ from edged.clock import Clock
 from edged.core.journal import Journal, RecordKey
 from edged.core.journal.store import Store
 from edged.core.journal.writer import Writer
-from edged.frontends.mqtt.link import Broker, Link, Subscription
+from edged.frontends.mqtt.link import Broker, Link, Subscription, box
 from edged.frontends.mqtt.link.box import Box
+from edged.frontends.mqtt.link.dial import dial
 from edged.frontends.mqtt.message import Message, Publication
 from edged.progress import Progress
 from edged.settings.schema import JournalTable
@@ -73,6 +74,7 @@ async def test_journal_rests_and_a_flush_that_does_not_end_is_seen(
     accepted = asyncio.create_task(journal.accept(RecordKey("mqtt", "anna", "1"), b"h" * 16, b"question"))
     await asyncio.to_thread(gate.came.wait, WAIT_SECONDS)
     steps = progress.steps
+    assert progress.owes
     journal.forget(99)  # more work does not hide it
     assert progress.owes
     assert progress.steps == steps
@@ -137,6 +139,24 @@ async def test_link_gets_on_while_nothing_comes(broker: Mosquitto) -> None:
     await owner.task
     await until(lambda: not progress.owes)
     assert owner.link.progress() is None
+
+
+async def test_a_name_that_takes_long_to_look_up_is_no_hang(
+    broker: Mosquitto, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(box, "dial", gate.before(dial))
+    gate.shut = True
+    owner = Owner(broker)
+    await asyncio.to_thread(gate.came.wait, WAIT_SECONDS)
+    progress = owner.link.progress()
+    assert progress is not None
+    assert progress.owes
+    assert progress.allowance == box.LOOKUP_SECONDS > 60
+    gate.open()
+    await asyncio.wait_for(owner.listens.wait(), WAIT_SECONDS)
+    assert progress.allowance == 0.0
+    await owner.link.stop((), 2.0)
+    await owner.task
 
 
 async def test_callback_that_does_not_end_is_seen_and_another_thread_takes_over(

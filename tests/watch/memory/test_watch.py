@@ -144,7 +144,7 @@ def test_a_fall_at_once_asks_for_all_that_lies_between() -> None:
     house = House()
     house.step()
     assert house.step(30, after=1) == ["caches dropped", "shed", "evict"]
-    assert [figures["level"] for happening, figures in house.told if happening == "memory_level"] == ["evict"]
+    assert [figures["now"] for happening, figures in house.told if happening == "memory_level"] == ["evict"]
 
 
 def test_the_files_cache_is_dropped_once_the_engines_memory_is_gone() -> None:
@@ -182,7 +182,7 @@ def test_after_pressure_has_gone_the_engine_comes_back_and_then_all_else() -> No
     assert orders == []
     assert house.rest(3) == ["load again", "serve fully"]
     assert house.rest(DWELL[WARN] + 3) == ["caches kept"]
-    levels = [figures["level"] for happening, figures in house.told if happening == "memory_level"]
+    levels = [figures["now"] for happening, figures in house.told if happening == "memory_level"]
     assert levels == ["evict", "shed", "warn", "ok"]
 
 
@@ -220,7 +220,7 @@ def test_every_change_is_told_with_figures_and_reason() -> None:
     happening, figures = house.told[0]
     assert happening == "memory_level"
     assert figures["before"] == "ok"
-    assert figures["level"] == "evict"
+    assert figures["now"] == "evict"
     assert figures["cause"] == "available"
     assert figures["available_bytes"] == 30 * MIB
     assert figures["engine_anonymous_bytes"] == 100 * MIB

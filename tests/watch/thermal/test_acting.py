@@ -21,7 +21,8 @@ from edged.protocol import Client, Failed, Request
 from edged.settings import Settings
 from edged.watch.thermal.acting import EngineWatched, ThermalActions, processor_seconds
 from edged.watch.thermal.sensors import ThermalSensors
-from edged.watch.thermal.watch import ThermalWatch
+from edged.watch.thermal.threads import counted_speeds
+from edged.watch.thermal.watch import EngineFacts, ThermalWatch
 from tests.engine.misbehaving import running
 from tests.watch.memory.trees import lay
 from tests.watch.thermal.trees import PI4, ZONE
@@ -94,6 +95,22 @@ async def test_a_prompt_from_mqtt_is_refused_for_now_and_its_refusal_written_dow
         assert isinstance(end, Failed)
         assert (end.code, end.retry_after_s) == ("too_hot", RETRY)
         await journal.close()
+
+
+async def test_the_watch_knows_the_engine_by_its_plan_and_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "proc").symlink_to("/proc")
+    async with running("serves") as engine:
+        watched = EngineWatched(engine, tmp_path)
+        assert watched() == EngineFacts(None, (1.0,), 1), "there is no plan yet"
+        await engine.prepare(None, "until it is ready")
+        facts = watched()
+        assert facts.seconds is not None
+        assert facts.speeds == engine.speeds
+
+
+def test_threads_are_counted_as_they_are_configured() -> None:
+    assert counted_speeds((32.4, 33.8, 29.4, 27.3), fixed=False) == (27.3,) * 4, "all, while it is cool"
+    assert counted_speeds((1.0, 1.8), fixed=True) == (0.0, 1.8), "heat leaves them alone"
 
 
 def test_a_process_s_time_is_that_of_all_its_threads() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -110,6 +111,13 @@ def test_ungoverned_it_would_be_throttled() -> None:
     assert max(simulate(PI5, 900, air=lambda _: 30, governed=False).celsius) > FIRMWARE_BEGINS
 
 
+def test_who_is_at_the_edge_is_not_cool_by_turns() -> None:
+    """At full work it would settle at the target: each change of the state is an event."""
+    air = 75 - PI4.settled(0, PI4.watts(4))
+    states = [governor.decision.state for governor in simulate(PI4, 1800, air=lambda _: air).governors]
+    assert sum(a != b for a, b in pairwise(states)) <= 5
+
+
 @pytest.mark.parametrize("device", [PI4_FAN, PI5_COOLER], ids=["Pi-4-fan", "Pi-5-cooler"])
 def test_a_well_cooled_one_is_left_alone(device: Device) -> None:
     run = simulate(device, 600, air=lambda _: 20)
@@ -212,7 +220,8 @@ def test_under_voltage_lowers_the_threads_and_they_come_back() -> None:
     assert [threads for threads, *_ in found][:3] == [4, 2, 2]
     assert found[-1][:2] == (2, 2)
     assert decisions(PLANT, fine, *[weak] * 12)[-1][:2] == (1, 1)
-    assert decisions(PLANT, fine, weak, *[fine] * 400)[-1][:2] == (4, 4)
+    later = [ThermalReading(40.0 + second % 2, Flags()) for second in range(400)]
+    assert decisions(PLANT, fine, weak, *later)[-1][:2] == (4, 4)
 
 
 def test_reading_prompts_takes_no_more_power_than_is_allowed() -> None:

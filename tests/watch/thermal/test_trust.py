@@ -55,6 +55,11 @@ def test_a_thermometer_that_vanishes() -> None:
     assert (trust.celsius, trust.fault) == (None, "vanished")
 
 
+def test_a_watch_that_was_away_does_not_take_the_same_reading_for_a_stuck_one() -> None:
+    trust = after([50.0], after([*lively(10), 50.0]), at=3600.0)
+    assert (trust.celsius, trust.fault, trust.in_doubt) == (50.0, None, False)
+
+
 def test_a_single_wild_reading_is_passed_over() -> None:
     for wild in (20.0, 110.0):
         assert after([*lively(10), wild]).celsius == 60.5

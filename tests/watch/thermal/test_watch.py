@@ -24,7 +24,7 @@ class Device:
         self.load = 1.0
         self.tuned: list[tuple[int, int, float]] = []
         self.refused: list[str | None] = []
-        self.speeds: tuple[float, ...] = (1.0, 1.8, 2.5, 3.1)
+        self.speeds: tuple[float, ...] = (1.0, 2.0, 3.2, 4.8)
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.watch = ThermalWatch(
             ThermalTable(**settings),

@@ -53,12 +53,13 @@ class Batch:
         # One pass over the weights takes streams only while each number follows the one before it.
         for index in sorted(range(len(runs)), key=lambda index: runs[index].slot):
             run = runs[index]
-            start, end = end, end + len(run.tokens)
-            self._token[start:end] = list(run.tokens)
-            self._position[start:end] = list(range(run.position, run.position + end - start))
-            self._sequence[start:end] = [run.slot] * (end - start)
-            self._wants_logits[start:end] = [0] * (end - start)
-            self._wants_logits[end - 1] = int(run.wants_logits)
+            for position, token in enumerate(run.tokens, run.position):
+                self._token[end] = token
+                self._position[end] = position
+                self._sequence[end] = run.slot
+                self._wants_logits[end] = 0
+                end += 1
             rows[index] = end - 1
+            self._wants_logits[end - 1] = run.wants_logits
         self.native.n_tokens = end
         return rows

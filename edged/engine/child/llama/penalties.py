@@ -42,6 +42,10 @@ class Penalties:
         self._recent = deque(prompt[-_REPEAT_WINDOW:] if self._repeat != 1.0 else (), _REPEAT_WINDOW)
         self._answer: Counter[int] = Counter()
 
+    def __bool__(self) -> bool:
+        """Say whether any logit may ever be shifted."""
+        return bool(self._biases or self._repeat != 1.0 or self._presence or self._frequency)
+
     def accept(self, token: int) -> None:
         """Count a token of the answer."""
         if self._repeat != 1.0:

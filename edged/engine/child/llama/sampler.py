@@ -49,6 +49,8 @@ class Sampler:
         """Draw the token at `place` of the answer (from 0) by a row's logits, and count it."""
         if self._seed is not None:
             self._seed_draw(self._seed, place)
+        if not self._penalties:
+            return int(lib.llama_sampler_sample(self._chain, context.handle, row))
         with self._penalties.shifted(lib.llama_get_logits_ith(context.handle, row)):
             token: int = lib.llama_sampler_sample(self._chain, context.handle, row)
         self.accept(token)

@@ -22,6 +22,7 @@ class Dialect:
         self._mute = 0
         self._older_until = 0.0
         self._proven = False
+        self._speaks_5 = False
         self._will_qos = 1
         self._will_retain = True
 
@@ -41,6 +42,7 @@ class Dialect:
         self._proven = True
         if version == "5":
             self._older_until = 0.0
+            self._speaks_5 = True
 
     def failed(self, version: Protocol, ending: Ending) -> bool:
         """Note how a try ended without CONNACK's consent; say whether to say it otherwise at once."""
@@ -53,9 +55,10 @@ class Dialect:
             if mute and not self._proven:
                 self._older_until = 0.0  # it wasn't the version
         elif ending.why == "refused" and ending.code == reasons.UNSUPPORTED_VERSION:
+            self._speaks_5 = False
             self._go_back(proven=True)
             return True
-        elif mute:
+        elif mute and not self._speaks_5:  # else it is away, behind something that takes its connections
             self._mute += 1
             if self._mute >= MUTE_ENDINGS:
                 self._go_back(proven=False)

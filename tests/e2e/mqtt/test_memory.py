@@ -1,0 +1,230 @@
+"""Memory ends beside a real daemon, by a made-up tree, and comes back: levels, refusals, waiting prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from edged.watch.memory.bounds import Bounds
+from tests.brokers import Mosquitto
+from tests.e2e.conftest import Daemon, Stream, read_stream
+from tests.watch.memory.trees import MIB, meminfo
+
+from .conftest import MqttDaemon, Requester, children, online, status, until
+
+pytestmark = pytest.mark.slow
+
+TOTAL = 906 * MIB
+BOUNDS = Bounds.of(TOTAL)
+AMPLE = 700 * MIB
+LONG = 300
+PERIOD_SECONDS = 0.02
+REAL: dict[str, Any] = {"engine": {"deterministic": False, "threads": 2, "threads_batch": 2}}
+ENDLESS: dict[str, Any] = {"logit_bias": {"2": -100}}  # the end of an answer is not drawn
+
+
+class Machine:
+    """A machine whose memory is made up, but for what the engine really takes of it.
+
+    Attributes:
+        left: bytes that are available when there is no engine.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.left = AMPLE
+        self._daemon: Daemon | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        (root / "proc").mkdir(parents=True)
+        self._look()
+
+    def __enter__(self) -> Machine:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def houses(self, daemon: Daemon) -> None:
+        """Show the engine of a daemon."""
+        self._daemon = daemon
+
+    def has(self, spare: int) -> None:
+        """Leave so much available beside the engine that there is, and what of it is mapped."""
+        self.left = spare + sum(self._engine("RssAnon")) + sum(self._engine("RssFile"))
+
+    def _engine(self, name: str) -> Iterator[int]:
+        for pid in children(self._daemon) if self._daemon else []:
+            with contextlib.suppress(FileExistsError):
+                (self.root / f"proc/{pid}").symlink_to(f"/proc/{pid}")
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                    if line.startswith(f"{name}:"):
+                        yield int(line.split()[1]) << 10
+
+    def _run(self) -> None:
+        while not self._over.wait(PERIOD_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        taken = 0
+        with contextlib.suppress(OSError):  # the daemon has ended
+            taken = sum(self._engine("RssAnon"))
+        new = self.root / "new"
+        (text,) = meminfo(TOTAL >> 10, max(0, self.left - taken) >> 10).values()
+        new.write_text(text)
+        new.replace(self.root / "proc/meminfo")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    with Machine(tmp_path / "root") as machine:
+        yield machine
+
+
+Start = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start(machine: Machine, mqtt_daemon: MqttDaemon, mosquitto: Mosquitto) -> Start:
+    def start(*, directory: Path | None = None, **tables: Any) -> Daemon:
+        environ = {"EDGED_TEST_PROGRAM": "tests.e2e.rooted", "EDGED_TEST_ROOT": str(machine.root)}
+        daemon = mqtt_daemon(mosquitto, directory=directory, environ=environ, **tables)
+        online(daemon)
+        machine.houses(daemon)
+        return daemon
+
+    return start
+
+
+def levels(requester: Requester) -> list[str]:
+    """Return the levels that were told, in their order."""
+    return [event["now"] for event in requester.events("memory_level")]
+
+
+def level(daemon: Daemon) -> str:
+    return str(status(daemon)["watch"]["memory"]["level"])
+
+
+def post(daemon: Daemon, **fields: Any) -> tuple[int, Any]:
+    body = {"messages": [{"role": "user", "content": "harbour"}], **fields}
+    return asyncio.run(daemon.post("/v1/chat/completions", body))
+
+
+def command(daemon: Daemon, order: str, **fields: Any) -> Any:
+    return asyncio.run(daemon.post(f"/v1/cmd/{order}", fields))[1]
+
+
+def test_step_by_step_to_the_edge_and_back(machine: Machine, start: Start, mosquitto: Mosquitto) -> None:
+    with Requester(mosquitto) as anna:
+        daemon = start(model={"sequences": 8}, mqtt={"pool": "house", "url": mosquitto.url})
+        daemon.wait_for("joined the pool")
+        anna.ask("undisturbed", max_tokens=100)
+        anna.done("undisturbed")
+        sequences = status(daemon)["model"]["sequences"]
+
+        machine.has(BOUNDS.warn - MIB)
+        until(lambda: level(daemon) == "warn")
+        until(lambda: status(daemon)["engine"]["prefix_cache"]["max_bytes"] == 0)
+        assert post(daemon)[0] == 200
+
+        machine.has(BOUNDS.shed - MIB)
+        until(lambda: level(daemon) == "shed")
+        code, body = post(daemon)
+        assert (code, body["error"]["code"]) == (503, "low_memory")
+        assert body["error"]["retry_after_s"] >= 1
+        daemon.wait_for("event", type="engine_refit")
+        daemon.wait_for("the engine was ended")
+        until(lambda: status(daemon)["engine"]["state"] == "ready")
+        machine.has(BOUNDS.shed - MIB)
+        assert status(daemon)["model"]["sequences"] < sequences
+        until(lambda: level(daemon) == "shed")
+        anna.ask("short", max_tokens=100)
+        anna.done("short")
+        anna.ask("long", max_tokens=300)
+        anna.wait(lambda: anna.frames("long"))
+
+        machine.left = BOUNDS.evict - MIB
+        until(lambda: status(daemon)["engine"]["state"] == "low_memory")
+        daemon.wait_for("event", type="memory_evicted")
+        daemon.wait_for("left the pool")
+        told = status(daemon)
+        assert told["phase"] == "degraded"
+        assert "are available" in told["reason"]
+        anna.ask("edge", max_tokens=100)
+        anna.wait(lambda: anna.frames("edge"))
+        command(daemon, "restart_engine")
+        assert command(daemon, "model_use", name=None)["error"]["code"] == "low_memory"
+        assert children(daemon) == []
+        assert post(daemon)[1]["error"]["code"] == "low_memory"
+        assert [frame["type"] for id in ("long", "edge") for frame in anna.frames(id)] == [
+            "accepted",
+            "accepted",
+        ]
+
+        machine.left = AMPLE
+        for id in ("long", "edge"):
+            anna.done(id)
+        until(lambda: level(daemon) == "ok")
+        daemon.wait_for("joined the pool", after=len(daemon.events) // 2)
+        assert post(daemon)[0] == 200
+        anna.wait(lambda: levels(anna)[-1:] == ["ok"])
+        assert levels(anna)[:2] == ["warn", "shed"]
+        assert levels(anna)[-4:] == ["evict", "shed", "warn", "ok"]
+        until(lambda: status(daemon)["model"]["sequences"] == sequences)
+
+
+def test_at_once_while_answers_run(
+    machine: Machine, start: Start, mosquitto: Mosquitto, smollm2: Path
+) -> None:
+    """Who listens on the socket is told at once; the prompt from MQTT goes on where it was."""
+    with Requester(mosquitto) as anna:
+        daemon = start(**REAL, model={"path": str(smollm2), "context": 2048})
+        machine.has(2 * BOUNDS.warn)  # so that it looks often
+        anna.ask("goes-on", max_tokens=LONG, **ENDLESS)
+        anna.wait(lambda: any(frame["type"] == "chunk" for frame in anna.frames("goes-on")))
+
+        def fall(line: str, stream: Stream) -> None:
+            if stream.text:
+                machine.left = BOUNDS.evict - MIB
+
+        stream = asyncio.run(read_stream(daemon, "harbour", on_line=fall, max_tokens=LONG, **ENDLESS))
+        assert stream.error is not None
+        assert stream.error["code"] == "low_memory"
+        assert stream.error["retry_after_s"] >= 1
+        assert not stream.done
+        until(lambda: children(daemon) == [])
+        machine.left = AMPLE
+        frames = anna.done("goes-on")
+        assert frames["attempt"] == 1
+        assert frames["usage"]["completion_tokens"] == LONG
+
+
+def test_where_evicting_does_not_help_the_daemon_ends_and_loses_nothing(
+    machine: Machine, start: Start, mosquitto: Mosquitto, smollm2: Path
+) -> None:
+    with Requester(mosquitto) as anna:
+        daemon = start(**REAL, model={"path": str(smollm2), "context": 2048})
+        machine.has(2 * BOUNDS.warn)
+        anna.ask("waits", max_tokens=LONG, **ENDLESS)
+        anna.wait(lambda: any(frame["type"] == "chunk" for frame in anna.frames("waits")))
+        machine.left = BOUNDS.critical - MIB
+        assert daemon.process.wait(30) == os.EX_TEMPFAIL
+        anna.wait(lambda: b'"offline"' in (anna.retained("status") or b""))
+        assert b"memory is at its end" in (anna.retained("status") or b"")
+        assert levels(anna)[-1] == "critical"
+        machine.left = AMPLE
+        start(directory=daemon.directory, **REAL, model={"path": str(smollm2), "context": 2048})
+        assert anna.done("waits")["attempt"] == 2
