@@ -96,7 +96,7 @@ def _newer(package: Path, newer: Path, unpacked: Path) -> None:
     subprocess.run(["dpkg-deb", "--raw-extract", package, unpacked], check=True)
     control = unpacked / "DEBIAN/control"
     control.write_text(re.sub(r"^(Version: .*)$", r"\1+next", control.read_text(), flags=re.M))
-    command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", unpacked, newer]
+    command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(unpacked), str(newer)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(unpacked)
 

@@ -9,36 +9,35 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import NamedTuple
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.restype = ctypes.c_long
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
 # linux/ptrace.h
-_ATTACH, _DETACH, _STEP, _PEEK, _POKE, _GETREGS, _SETREGS = 16, 17, 9, 1, 4, 0x4204, 0x4205
+_ATTACH, _DETACH, _STEP, _PEEK, _GETREGS, _SETREGS = 16, 17, 9, 1, 0x4204, 0x4205
 _PRSTATUS = 1
 _WORDS = 64
 _AF_UNIX, _SOCK_STREAM = 1, 1
-# Where user_regs_struct has them, in words: arguments, the call's number, its result, the program counter.
-_LAYOUT = {
-    "x86_64": {
-        "arguments": (14, 13, 12),
-        "number": 10,
-        "result": 10,
-        "counter": 16,
-        "restart": 15,
-        "call": 41,
-    },
-    "aarch64": {
-        "arguments": (0, 1, 2),
-        "number": 8,
-        "result": 0,
-        "counter": 32,
-        "restart": None,
-        "call": 198,
-    },
+
+
+class _Processor(NamedTuple):
+    """Where user_regs_struct has what, in words; the instruction that calls the kernel; socket's number."""
+
+    arguments: tuple[int, int, int]
+    number: int
+    result: int
+    counter: int
+    restart: int | None
+    instruction: bytes
+    socket: int
+
+
+_PROCESSORS = {
+    "x86_64": _Processor((14, 13, 12), 10, 10, 16, 15, b"\x0f\x05", 41),
+    "aarch64": _Processor((0, 1, 2), 8, 0, 32, None, b"\x01\x00\x00\xd4", 198),
 }
-_INSTRUCTION = {"x86_64": (0xFFFF, 0x050F), "aarch64": (0xFFFFFFFF, 0xD4000001)}
 
 
 class _Vector(ctypes.Structure):
@@ -54,10 +53,8 @@ def _ptrace(request: int, pid: int, address: object = None, data: object = None)
 
 
 def main(pid: int) -> int:
-    """Make the process call, put everything back and return the result."""
-    machine = os.uname().machine
-    layout = _LAYOUT[machine]
-    mask, instruction = _INSTRUCTION[machine]
+    """Make the process, which waits in a call, call again by the same instruction; return the result."""
+    kind = _PROCESSORS[os.uname().machine]
     _ptrace(_ATTACH, pid)
     os.waitpid(pid, 0)
     try:
@@ -65,21 +62,21 @@ def main(pid: int) -> int:
         vector = _Vector(ctypes.addressof(words), ctypes.sizeof(words))
         _ptrace(_GETREGS, pid, _PRSTATUS, ctypes.addressof(vector))
         saved = bytes(words)
-        counter = words[layout["counter"]]
-        code = _ptrace(_PEEK, pid, counter)
-        _ptrace(_POKE, pid, counter, (code & ~mask & 0xFFFFFFFFFFFFFFFF) | instruction)
-        words[layout["number"]] = layout["call"]
-        for place, value in zip(layout["arguments"], (_AF_UNIX, _SOCK_STREAM, 0), strict=True):
+        words[kind.counter] -= len(kind.instruction)
+        code = _ptrace(_PEEK, pid, words[kind.counter]) & (1 << 64) - 1
+        if not code.to_bytes(8, "little").startswith(kind.instruction):
+            raise SystemExit("the process is not in a system call")
+        words[kind.number] = kind.socket
+        for place, value in zip(kind.arguments, (_AF_UNIX, _SOCK_STREAM, 0), strict=True):
             words[place] = value
-        if layout["restart"] is not None:
-            words[layout["restart"]] = 0xFFFFFFFFFFFFFFFF
+        if kind.restart is not None:
+            words[kind.restart] = (1 << 64) - 1
         _ptrace(_SETREGS, pid, _PRSTATUS, ctypes.addressof(vector))
         _ptrace(_STEP, pid)
         os.waitpid(pid, 0)
         _ptrace(_GETREGS, pid, _PRSTATUS, ctypes.addressof(vector))
-        result = ctypes.c_int64(words[layout["result"]]).value
+        result = ctypes.c_int64(words[kind.result]).value
         ctypes.memmove(words, saved, len(saved))
-        _ptrace(_POKE, pid, counter, code & 0xFFFFFFFFFFFFFFFF)
         _ptrace(_SETREGS, pid, _PRSTATUS, ctypes.addressof(vector))
     finally:
         _ptrace(_DETACH, pid)

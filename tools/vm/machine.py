@@ -216,9 +216,11 @@ class Machine:
                     self._take(json.loads(line))
             except (OSError, ValueError):
                 pass
-        for future in [self._up, *self._answers.values()]:
-            if not future.done():
-                future.set_exception(OSError("the machine is gone"))
+        gone = OSError("the machine is gone")
+        if not self._up.done():
+            self._up.set_exception(gone)
+        for future in self._answers.values():
+            future.set_exception(gone)
 
     def _take(self, words: dict[str, Any]) -> None:
         if "boot" in words:
