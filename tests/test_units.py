@@ -50,7 +50,8 @@ def keys(unit: str) -> dict[str, list[str]]:
 
 
 def test_systemd_understands_every_line(units: Path) -> None:
-    command = ["systemd-analyze", "verify", "--man=no", str(units / "edged.service"), str(units / "edged.socket")]
+    command = ["systemd-analyze", "verify", "--man=no"]
+    command += [str(units / "edged.service"), str(units / "edged.socket")]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert [line for line in said.stderr.splitlines() if "edged" in line] == []
     assert said.returncode == 0

@@ -77,9 +77,7 @@ def build(target: Target, out: Path, epoch: int) -> Path:
     stage = root / "build/stage"
     shutil.rmtree(stage, ignore_errors=True)
     _environment(stage / HOME, target)
-    objects = (
-        f"/{path.relative_to(root)}" for path in stage.rglob("*.so*") if path.parent.suffix != ".libs"
-    )
+    objects = (f"/{path.relative_to(root)}" for path in stage.rglob("*.so*") if path.parent.suffix != ".libs")
     inside(root, _STRIP[target.architecture], "--strip-unneeded", *objects)
     # Without a look at the sources' times: the clock of a Pi is not to be trusted, and nobody edits them.
     with _python(target.release, stage) as (python_root, place):

@@ -48,6 +48,7 @@ def install_wheels(target: Path, python: str, architecture: str) -> None:
     abis = [f"cp{python.replace('.', '')}", "abi3", "none"]
     _pip(
         "install", "--only-binary=:all:", "--no-compile", "--implementation=cp", f"--python-version={python}",
+        "--ignore-requires-python",  # it would ask this Python; the markers have said what suits the other
         f"--target={target}", *(f"--platform={each}" for each in platforms),
         *(f"--abi={each}" for each in abis),
         requirements=wanted,

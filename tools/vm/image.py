@@ -100,6 +100,7 @@ def _make_disk(root: Path, disk: Path) -> None:
         (units / unit).unlink(missing_ok=True)
         (units / unit).symlink_to("/dev/null")
     (copy / "etc/hostname").write_text("device\n")
+    (copy / "etc/hosts").write_text("127.0.0.1 localhost device\n")
     (copy / "etc/fstab").write_text("/dev/vda / ext4 defaults 0 1\n")
     (copy / "etc/machine-id").write_text("")
     for path in (copy / "boot").glob("*"):  # the host hands them over

@@ -67,8 +67,8 @@ class Table:
         """Return the table for docs/."""
         head = ["| machine | what | | seconds | |", "|---|---|---|---|---|"]
         lines = (
-            f"| {row.where} | {row.what} | {'FAIL' if row.fault else 'pass'} | {row.seconds:.0f} | {row.said} |"
-            for row in self.rows
+            f"| {r.where} | {r.what} | {'FAIL' if r.fault else 'pass'} | {r.seconds:.0f} | {r.said} |"
+            for r in self.rows
         )
         return "\n".join([*head, *lines, ""])
 

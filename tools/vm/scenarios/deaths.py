@@ -10,7 +10,7 @@ from tools.vm.table import show
 
 PARTS = ("engine_killed", "engine_stopped", "daemon_killed", "daemon_stopped")
 
-_REPLIES = "mosquitto_sub -q 1 -t 'edged/v1/device/reply/test/#' -C {count} -W {seconds} -F %p"
+_FRAMES = "/root/frames"
 
 
 def engine_killed(device: Device) -> str:
@@ -56,18 +56,18 @@ def daemon_stopped(device: Device) -> str:
     ask = "; ".join(
         f"mosquitto_pub -q 1 -t edged/v1/device/ask/test -m {shlex.quote(each)}" for each in prompts
     )
-    # Terminal frames alone: whatever the number of chunks, each prompt ends in one.
-    heard = device.machine.start(
-        "timeout 400 sh -c \"mosquitto_sub -q 1 -t 'edged/v1/device/reply/test/#' -F %p"
-        f' | grep --line-buffered -m {asked} -E \'\\"type\\": ?\\"(done|error)\\"\'"'
-    )
+    device.machine.start(f"mosquitto_sub -q 1 -t 'edged/v1/device/reply/test/#' -F %p > {_FRAMES}")
+    device.machine.until(f"test -e {_FRAMES}")
     device.machine.out(ask)
     device.machine.until(
         f"test $(journalctl -q -u edged.service -o cat | grep -c 'accepted.*stop-') -ge {asked}"
     )
     device.machine.out(f"kill -STOP {before}")
     seconds = device.machine.until(f"! kill -0 {before} 2>/dev/null", seconds=240)
-    frames = device.machine.ended(heard, "the replies", 420).out.splitlines()
-    show(len(frames) == asked, f"{len(frames)} of {asked} prompts were answered")
+    # Terminal frames alone: whatever the number of chunks, each prompt ends in one.
+    ended = f'grep -E \'"type": ?"(done|error)"\' {_FRAMES}'
+    device.machine.until(f"test $({ended} | wc -l) -ge {asked}", seconds=300)
+    frames = device.machine.out(f"pkill mosquitto_sub; {ended}").splitlines()
+    show(len(frames) == asked, f"{len(frames)} terminal frames for {asked} prompts")
     show(all(json.loads(frame)["type"] == "done" for frame in frames), f"not all are done: {frames}")
     return f"the watchdog ended it after {seconds:.0f} s; {asked} accepted prompts were answered"

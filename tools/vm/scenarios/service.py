@@ -17,7 +17,7 @@ def installed(device: Device) -> str:
         show(device.property("UnitFileState", unit) == "enabled", f"{unit} is not enabled")
         show(device.property("ActiveState", unit) == "active", f"{unit} is not active")
     device.configure()
-    return f"edged {device.machine.out('edged --version').split()[-1]}, engine ready after {device.ready():.0f} s"
+    return f"{device.machine.out('edged --version')}, engine ready after {device.ready():.0f} s"
 
 
 def first_ask(device: Device) -> str:
