@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,22 +44,6 @@ class Stamp:
             "wall": self.wall,
             "synchronised": self.synchronised,
         }
-
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Stamp:
-        """Return the stamp that `as_fields` gave.
-
-        Raises:
-            ValueError: the fields are none of a stamp.
-        """
-        try:
-            boot_id, synchronised = fields["boot_id"], fields["synchronised"]
-            boottime, wall = float(fields["boottime"]), float(fields["wall"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"this is no time stamp: {error!r}") from None
-        if not isinstance(boot_id, str) or not isinstance(synchronised, bool):
-            raise ValueError("this is no time stamp: boot_id is a text and synchronised is true or false")
-        return cls(boot_id, boottime, wall, synchronised)
 
 
 def elapsed(since: Stamp, now: Stamp) -> float:

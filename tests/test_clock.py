@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,25 +78,6 @@ stamps = st.builds(
 @given(stamps, stamps)
 def test_time_never_runs_backwards(since: Stamp, now: Stamp) -> None:
     assert elapsed(since, now) >= 0
-
-
-@given(stamps)
-def test_a_stamp_survives_json(one: Stamp) -> None:
-    assert Stamp.from_fields(json.loads(json.dumps(one.as_fields()))) == one
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"boot_id": 3}, {"boottime": "soon"}, {"boottime": None}, {"wall": []}, {"synchronised": 1}],
-)
-def test_what_is_no_stamp_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="no time stamp"):
-        Stamp.from_fields({**stamp().as_fields(), **change})
-
-
-def test_a_missing_field_is_refused() -> None:
-    with pytest.raises(ValueError, match="wall"):
-        Stamp.from_fields({"boot_id": "first", "boottime": 1, "synchronised": True})
 
 
 def test_now_reads_every_clock(make_root: MakeRoot) -> None:

@@ -504,10 +504,6 @@ def test_a_failure_is_the_error_that_it_came_from() -> None:
     assert (error.code, error.message, error.retry_after_s, error.param) == ("busy", "why", 2.5, "prompt")
 
 
-def test_usage_adds_up() -> None:
-    assert Usage(7, 5, 3).total_tokens == 12
-
-
 @pytest.mark.parametrize(
     "terminal",
     [

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.thermal.chart import Curve, Panel, draw
+from tools.curves import Curve, Panel, draw
 from tools.thermal.model import DEVICES, Device
 from tools.thermal.simulation import Run, airs, plant_of, simulate, steps
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from tools.thermal.chart import Curve, Panel, draw
+from tools.curves import Curve, Panel, draw
 from tools.thermal.compressed import FACTOR, Course, Trial, trial
 from tools.thermal.model import PI4, Device
 

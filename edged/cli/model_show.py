@@ -11,7 +11,7 @@ from typing import Any
 from edged.cli.output import print_json, print_rows, size
 from edged.models.gguf import GgufFacts, read_gguf
 from edged.models.memory import MIN_CONTEXT, MemoryEstimate, estimate
-from edged.models.sizing import defaults, repacked_types_here
+from edged.models.sizing import defaults, is_memory_bound, repacked_types_here
 from edged.settings import Settings
 
 
@@ -54,7 +54,7 @@ def _estimate(facts: GgufFacts, settings: Settings, context: int) -> MemoryEstim
         sequences = model.sequences
     else:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        sequences = defaults(len(os.sched_getaffinity(0)), memory).sequences
+        sequences = defaults(len(os.sched_getaffinity(0)), memory, memory_bound=is_memory_bound()).sequences
     return estimate(
         facts,
         context,

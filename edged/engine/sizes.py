@@ -16,7 +16,14 @@ from edged.errors import EdgedError, ErrorCode
 from edged.models.fitting import fitting
 from edged.models.gguf import GgufFacts
 from edged.models.memory import MemoryEstimate, check_fits, estimate, largest_context
-from edged.models.sizing import DEFAULT_CONTEXT, ENOUGH_CONTEXT, Defaults, defaults, repacked_types_here
+from edged.models.sizing import (
+    DEFAULT_CONTEXT,
+    ENOUGH_CONTEXT,
+    Defaults,
+    defaults,
+    is_memory_bound,
+    repacked_types_here,
+)
 from edged.settings import Settings
 
 BUDGET_SHARE = 0.6
@@ -84,7 +91,7 @@ class Sizes:
         share = min(limit, int(available * BUDGET_SHARE) if budget is None else budget)
         cached = self._prefix_bytes(share)
         how = self._how(repack)
-        auto = defaults(len(os.sched_getaffinity(0)), memory.total)
+        auto = defaults(len(os.sched_getaffinity(0)), memory.total, memory_bound=is_memory_bound())
         wanted = self._wanted(path, facts, auto, how)
         start = wanted
         if self._model.context == "auto":

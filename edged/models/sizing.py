@@ -42,15 +42,17 @@ class Defaults:
     threads_batch: int
 
 
-def defaults(cores: int, memory_bytes: int) -> Defaults:
+def defaults(cores: int, memory_bytes: int, *, memory_bound: bool) -> Defaults:
     """Return what suits a machine with so many cores and so much memory in all.
 
-    From four cores up decoding takes half of them: it is bound by memory, which one or two cores of a small
-    device use up (a Raspberry Pi 5 decodes fastest on two of its four); reading prompts takes all.
+    Where memory bounds decoding, from four cores up it takes half of them: one or two cores of a small device
+    use that up (a Raspberry Pi 5 decodes fastest on two of its four). Where the cores do, and for reading
+    prompts, it takes all.
     """
+    half = memory_bound and cores >= _FEW_CORES
     return Defaults(
         sequences=next((count for least, count in _SEQUENCES_BY_MEMORY if memory_bytes >= least), 1),
-        threads=cores if cores < _FEW_CORES else cores // 2,
+        threads=cores // 2 if half else cores,
         threads_batch=cores,
     )
 
@@ -71,9 +73,21 @@ def repacked_types(machine: str, features: Collection[str]) -> frozenset[str]:
 
 def repacked_types_here(root: Path = Path("/")) -> frozenset[str]:
     """Return the tensor types that llama.cpp repacks on this processor; none if /proc does not tell."""
+    return repacked_types(platform.machine(), _features(root))
+
+
+def is_memory_bound(root: Path = Path("/")) -> bool:
+    """Say whether the processor multiplies fast enough that memory bounds decoding, not the cores.
+
+    Arm's dot product tells the Raspberry Pi 5 from its elders; every other architecture counts as fast.
+    """
+    features = _features(root)
+    return "asimd" not in features or "asimddp" in features
+
+
+def _features(root: Path) -> Collection[str]:
     try:
         lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return frozenset()
-    features = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return repacked_types(platform.machine(), features)
+        return ()
+    return next((line.split() for line in lines if line.startswith(("flags", "Features"))), ())

@@ -356,7 +356,7 @@ async def test_wrong_model_use_is_refused_before_anything_is_stopped(house: Hous
     (house.settings.state_dir / "models" / "no GGUF.gguf").write_bytes(b"GGUF\x00 and no more of it")
     running = await house.ask("a")
     error = await house.refusal("model_use", name=DEFAULT_MODEL if fault == "not fetched" else fault)
-    assert error.code is ErrorCode.MODEL_UNAVAILABLE
+    assert error.code is (ErrorCode.INVALID if fault == "missing" else ErrorCode.MODEL_UNAVAILABLE)
     assert (house.engine.orders, house.engine.is_ready, running.state) == ([], True, "running")
     assert house.chosen is None
 

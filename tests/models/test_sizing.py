@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edged.models.sizing import Defaults, defaults, repacked_types, repacked_types_here
+from edged.models.sizing import Defaults, defaults, is_memory_bound, repacked_types, repacked_types_here
+from tests.watch.memory.trees import lay
+from tests.watch.thermal.trees import PI4, PI5
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,17 @@ from edged.models.sizing import Defaults, defaults, repacked_types, repacked_typ
     ],
 )
 def test_defaults(cores: int, memory_bytes: int, expected: Defaults) -> None:
-    assert defaults(cores, memory_bytes) == expected
+    assert defaults(cores, memory_bytes, memory_bound=True) == expected
+
+
+def test_where_the_cores_bound_decoding_it_takes_all_of_them() -> None:
+    assert defaults(4, 3_880_000_000, memory_bound=False) == Defaults(sequences=8, threads=4, threads_batch=4)
+
+
+def test_which_processor_memory_bounds(tmp_path: Path) -> None:
+    assert not is_memory_bound(lay(tmp_path / "4", PI4))
+    assert is_memory_bound(lay(tmp_path / "5", PI5))
+    assert is_memory_bound(lay(tmp_path / "x86", {"proc/cpuinfo": "flags\t\t: fpu vme avx2\n"}))
 
 
 def test_what_is_repacked_depends_on_the_processor() -> None:

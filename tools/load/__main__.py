@@ -28,7 +28,7 @@ from tools.load.house import PREFIX_BYTES
 from tools.load.run import Options, run
 from tools.load.trend import chart, slope
 
-LINES = ("daemon PSS", "daemon RSS", "engine PSS", "engine RSS")
+LINES = ("daemon, own", "daemon, RSS", "engine, own", "engine, RSS")
 
 
 def main() -> int:
@@ -78,7 +78,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _lines(samples: Sequence[tuple[float, Memory, Memory]]) -> dict[str, Sequence[tuple[float, float]]]:
-    figures = [(at, (d.pss, d.rss, e.pss, e.rss)) for at, d, e in samples]
+    figures = [(at, (d.anonymous, d.rss, e.anonymous, e.rss)) for at, d, e in samples]
     return {name: [(at, float(values[i])) for at, values in figures] for i, name in enumerate(LINES)}
 
 

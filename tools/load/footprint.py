@@ -12,11 +12,11 @@ class Memory:
 
     Attributes:
         rss: resident, what it shares counted in full.
-        pss: its proportional share.
+        anonymous: its own: what it maps of files, others may come to share and leave again.
     """
 
     rss: int
-    pss: int
+    anonymous: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def memory(pid: int) -> Memory:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, value, *_ = line.split()
         values[name] = int(value) * 1024
-    return Memory(values["Rss:"], values["Pss:"])
+    return Memory(values["Rss:"], values["Anonymous:"])
 
 
 def footprint(pid: int) -> Footprint:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from edged.watch.memory.bounds import Bounds, Level
 from tests.brokers import Mosquitto
+from tools.curves import Curve, Panel, draw
 from tools.memory_pressure.asking import Requester, Seen, ask_for_status, ask_on_socket
 from tools.memory_pressure.machine import TOTAL, Machine
-from tools.thermal.chart import Curve, Panel, draw
 
 CONFIG = """
 device_id = "hog"
@@ -178,10 +178,10 @@ def chart(path: Path, played: Run, seen: Seen) -> None:
             ),
             Panel("level: 0 ok … 3 evict", [curve("", levels)]),
             Panel(
-                "answers/s: MQTT, socket",
+                "each second",
                 [
-                    curve("MQTT", rate(at for at, _ in seen.ended.values())),
-                    curve("socket", rate(seen.answers)),
+                    curve("answers over MQTT", rate(at for at, _ in seen.ended.values())),
+                    curve("answers on the socket", rate(seen.answers)),
                     curve("refused on the socket", rate(at for at, _ in seen.refusals)),
                 ],
             ),

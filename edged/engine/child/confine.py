@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import edged
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _libc.syscall.restype = ctypes.c_long
@@ -286,7 +288,7 @@ def _allow_reading(ruleset_fd: int, path: Path) -> None:
 
 def _needed_by_the_interpreter() -> set[Path]:
     """Return where Python, the libraries and what they ask of the machine are."""
-    package = Path(__file__).parents[1]
+    package = Path(edged.__path__[0])
     system = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc", "/sys", "/dev/null", "/dev/urandom")
     # `python -m` puts the working directory in front, be it somebody's home.
     entries = sys.path if sys.flags.safe_path else sys.path[1:]

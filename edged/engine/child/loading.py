@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from edged import heap
 from edged.engine.child.boundary import Boundaries
 from edged.engine.child.channel import Channel, log
 from edged.engine.child.embedder import open_embedder
@@ -13,7 +14,7 @@ from edged.engine.child.llama import Context, LlamaError, Model, Run, Vocabulary
 from edged.engine.child.llama.embedding import dimensions_of, goes_on, pooling_of
 from edged.engine.child.pace import Pace
 from edged.engine.child.prefixes import PrefixStore
-from edged.engine.child.reclaim import leave_mapped, trim_heap
+from edged.engine.child.reclaim import leave_mapped
 from edged.engine.child.reuse import Reuse
 from edged.engine.child.runner import LlamaRunner
 from edged.engine.child.scheduler import Scheduler
@@ -79,7 +80,7 @@ def open_model(stack: ExitStack, load: Load, channel: Channel) -> tuple[Model, C
 
     model = stack.enter_context(Model(Path(load.path), use_extra_bufts=load.repack, on_progress=progress))
     leave_mapped(Path(load.path))  # most of it has a repacked copy, the rest comes back by the warm-up
-    trim_heap()  # of what the file's metadata took
+    heap.trim()  # of what the file's metadata took
     if not model.has_decoder:
         return model, None
     context = Context(

@@ -1,8 +1,7 @@
-"""Giving memory back to the machine while the process lives on."""
+"""Leaving pages of a mapped file to the page cache."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -11,12 +10,6 @@ _MADV_DONTNEED = 4  # linux/mman.h; a shared mapping of a file loses nothing by 
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-def trim_heap() -> None:
-    """Give back what the allocator holds and nobody uses; a C library that can't leaves it."""
-    with contextlib.suppress(AttributeError):
-        _libc.malloc_trim(0)
 
 
 def leave_mapped(path: Path) -> None:

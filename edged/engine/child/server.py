@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import queue
 
+from edged import heap
 from edged.engine.child.assembler import Assembler
 from edged.engine.child.boundary import Boundaries
 from edged.engine.child.channel import Channel, log
 from edged.engine.child.duty import Duty
 from edged.engine.child.embedder import Embedder
 from edged.engine.child.llama import Sampler, SamplingParams, Vocabulary
-from edged.engine.child.reclaim import trim_heap
 from edged.engine.child.scheduler import Scheduler
 from edged.engine.child.sequence import Sequence
 from edged.engine.child.text.prompt import PromptBuilder
@@ -127,7 +127,7 @@ class Server:
         self._duty.end()
 
     def _tell_prefixes(self, prefixes: Prefixes) -> None:
-        if prefixes != self._prefixes:
+        if prefixes is not self._prefixes:
             self._prefixes = prefixes
             self._channel.send(prefixes)
 
@@ -161,7 +161,7 @@ class Server:
                 if self._scheduler is not None:
                     self._scheduler.limit_prefixes(message.prefix_bytes)
                     self._tell_prefixes(self._scheduler.prefixes)
-                trim_heap()
+                heap.trim()
             case _:
                 log("warning", "unexpected message", name=type(message).__name__)
 

@@ -63,6 +63,9 @@ class Found:
 class Streams:
     """Gives sequences streams, with as much of their beginning as was computed before.
 
+    Attributes:
+        prefixes: the figures of reuse so far.
+
     Args:
         cells: the KV cache.
         slots: how many streams it has.
@@ -77,25 +80,12 @@ class Streams:
         self._streams = [Stream(slot) for slot in range(slots)]
         self._releases = 0
         self._prompts = self._hits = self._tokens = self._cached_tokens = 0
+        self._count()
 
     @property
     def has_idle(self) -> bool:
         """Say whether a sequence could claim a stream."""
         return any(stream.owner is None for stream in self._streams)
-
-    @property
-    def prefixes(self) -> Prefixes:
-        """Return the figures of reuse so far."""
-        store = self._store
-        return Prefixes(
-            store.bytes,
-            store.max_bytes,
-            len(store),
-            self._prompts,
-            self._hits,
-            self._tokens,
-            self._cached_tokens,
-        )
 
     # --- can I? ---
 
@@ -154,6 +144,7 @@ class Streams:
             self._hits += sequence.cached > 0
             self._tokens += sequence.prompt_length
             self._cached_tokens += sequence.cached
+        self._count()
 
     def release(self, sequence: Sequence) -> None:
         """Take a sequence's stream, which goes on holding its state."""
@@ -188,6 +179,7 @@ class Streams:
     def limit(self, max_bytes: int) -> None:
         """Let states that have no stream take no more than so many bytes from now on."""
         self._store.limit(max_bytes)
+        self._count()
 
     def check(self) -> None:
         """Make sure that the cells are what the books say.
@@ -269,3 +261,17 @@ class Streams:
         state = self._cells.save(stream.slot)
         if state is not None:
             self._store.put(tokens, state, is_boundary=is_boundary)
+            self._count()
+
+    def _count(self) -> None:
+        """Bring the figures up to date: they change seldom, and are looked at after every step."""
+        store = self._store
+        self.prefixes = Prefixes(
+            store.bytes,
+            store.max_bytes,
+            len(store),
+            self._prompts,
+            self._hits,
+            self._tokens,
+            self._cached_tokens,
+        )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edged import heap
 from edged.core import Core
-from edged.engine.child.reclaim import trim_heap
 from edged.watch.memory.actions import Happening, drop_cached
 from edged.watch.memory.growth import EngineFacts
 from edged.watch.memory.refit import Refit
@@ -38,7 +38,7 @@ class MemoryActions:
         else:
             self._refit.cancel()
             gc.collect()
-            trim_heap()
+            heap.trim()
 
     def shed(self, reason: str) -> None:
         """Begin one request at a time, refuse on the socket, and load smaller when nothing runs."""

@@ -10,8 +10,8 @@ from typing import Any
 from edged.core import Core
 from edged.engine.client import Engine
 from edged.errors import EdgedError, ErrorCode
+from edged.models.sizing import is_memory_bound
 from edged.watch.readings import text
-from edged.watch.thermal.sensors import has_dot_product
 from edged.watch.thermal.threads import assumed_speeds, counted_speeds
 from edged.watch.thermal.watch import EngineFacts, Happening
 
@@ -57,7 +57,7 @@ class EngineWatched:
     def __init__(self, engine: Engine, root: Path) -> None:
         self._engine = engine
         self._root = root
-        self._memory_bound = has_dot_product(root)
+        self._memory_bound = is_memory_bound(root)
 
     def __call__(self) -> EngineFacts:
         """Return what is known now; before there is a plan, of an engine of one thread."""

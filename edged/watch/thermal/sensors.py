@@ -119,16 +119,6 @@ def flags(bits: int) -> Flags:
     return Flags(**now, seen=seen)
 
 
-def has_dot_product(root: Path = Path("/")) -> bool:
-    """Say whether the processor multiplies fast enough that memory bounds decoding, not the cores.
-
-    Arm's dot product tells the Pi 5 from its elders; every other architecture counts as fast.
-    """
-    lines = (text(root / "proc/cpuinfo") or "").splitlines()
-    features = next((line for line in lines if line.startswith("Features")), None)
-    return features is None or "asimddp" in features.split()
-
-
 def _celsius(path: Path) -> float | None:
     word = (text(path) or "").strip()
     size = whole(word.removeprefix("-"))

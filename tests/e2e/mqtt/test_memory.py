@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
@@ -16,7 +13,8 @@ import pytest
 from edged.watch.memory.bounds import Bounds
 from tests.brokers import Mosquitto
 from tests.e2e.conftest import Daemon, Stream, read_stream
-from tests.watch.memory.trees import MIB, meminfo
+from tests.watch.memory.machine import MadeUpMachine, taken
+from tests.watch.memory.trees import MIB
 
 from .conftest import MqttDaemon, Requester, children, online, status, until
 
@@ -25,67 +23,28 @@ pytestmark = pytest.mark.slow
 TOTAL = 906 * MIB
 BOUNDS = Bounds.of(TOTAL)
 AMPLE = 700 * MIB
-LONG = 300
-PERIOD_SECONDS = 0.02
+LONG = 120
 REAL: dict[str, Any] = {"engine": {"deterministic": False, "threads": 2, "threads_batch": 2}}
 ENDLESS: dict[str, Any] = {"logit_bias": {"2": -100}}  # the end of an answer is not drawn
 
 
-class Machine:
+class Machine(MadeUpMachine):
     """A machine whose memory is made up, but for what the engine really takes of it.
 
     Attributes:
-        left: bytes that are available when there is no engine.
+        besides: bytes that are available when there is no engine.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.left = AMPLE
-        self._daemon: Daemon | None = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        (root / "proc").mkdir(parents=True)
-        self._look()
+        super().__init__(root, TOTAL)
+        self.besides = AMPLE
 
-    def __enter__(self) -> Machine:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def houses(self, daemon: Daemon) -> None:
-        """Show the engine of a daemon."""
-        self._daemon = daemon
+    def left(self) -> int:
+        return self.besides - taken(self.engines(), "RssAnon")
 
     def has(self, spare: int) -> None:
         """Leave so much available beside the engine that there is, and what of it is mapped."""
-        self.left = spare + sum(self._engine("RssAnon")) + sum(self._engine("RssFile"))
-
-    def _engine(self, name: str) -> Iterator[int]:
-        for pid in children(self._daemon) if self._daemon else []:
-            with contextlib.suppress(FileExistsError):
-                (self.root / f"proc/{pid}").symlink_to(f"/proc/{pid}")
-            with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                    if line.startswith(f"{name}:"):
-                        yield int(line.split()[1]) << 10
-
-    def _run(self) -> None:
-        while not self._over.wait(PERIOD_SECONDS):
-            self._look()
-
-    def _look(self) -> None:
-        taken = 0
-        with contextlib.suppress(OSError):  # the daemon has ended
-            taken = sum(self._engine("RssAnon"))
-        new = self.root / "new"
-        (text,) = meminfo(TOTAL >> 10, max(0, self.left - taken) >> 10).values()
-        new.write_text(text)
-        new.replace(self.root / "proc/meminfo")
+        self.besides = spare + taken(self.engines(), "RssAnon", "RssFile")
 
 
 @pytest.fixture
@@ -103,7 +62,7 @@ def start(machine: Machine, mqtt_daemon: MqttDaemon, mosquitto: Mosquitto) -> St
         environ = {"EDGED_TEST_PROGRAM": "tests.e2e.rooted", "EDGED_TEST_ROOT": str(machine.root)}
         daemon = mqtt_daemon(mosquitto, directory=directory, environ=environ, **tables)
         online(daemon)
-        machine.houses(daemon)
+        machine.daemon = daemon.process.pid
         return daemon
 
     return start
@@ -156,7 +115,7 @@ def test_step_by_step_to_the_edge_and_back(machine: Machine, start: Start, mosqu
         anna.ask("long", max_tokens=300)
         anna.wait(lambda: anna.frames("long"))
 
-        machine.left = BOUNDS.evict - MIB
+        machine.besides = BOUNDS.evict - MIB
         until(lambda: status(daemon)["engine"]["state"] == "low_memory")
         daemon.wait_for("event", type="memory_evicted")
         daemon.wait_for("left the pool")
@@ -174,7 +133,7 @@ def test_step_by_step_to_the_edge_and_back(machine: Machine, start: Start, mosqu
             "accepted",
         ]
 
-        machine.left = AMPLE
+        machine.besides = AMPLE
         for id in ("long", "edge"):
             anna.done(id)
         until(lambda: level(daemon) == "ok")
@@ -198,7 +157,7 @@ def test_at_once_while_answers_run(
 
         def fall(line: str, stream: Stream) -> None:
             if stream.text:
-                machine.left = BOUNDS.evict - MIB
+                machine.besides = BOUNDS.evict - MIB
 
         stream = asyncio.run(read_stream(daemon, "harbour", on_line=fall, max_tokens=LONG, **ENDLESS))
         assert stream.error is not None
@@ -206,7 +165,7 @@ def test_at_once_while_answers_run(
         assert stream.error["retry_after_s"] >= 1
         assert not stream.done
         until(lambda: children(daemon) == [])
-        machine.left = AMPLE
+        machine.besides = AMPLE
         frames = anna.done("goes-on")
         assert frames["attempt"] == 1
         assert frames["usage"]["completion_tokens"] == LONG
@@ -220,11 +179,11 @@ def test_where_evicting_does_not_help_the_daemon_ends_and_loses_nothing(
         machine.has(2 * BOUNDS.warn)
         anna.ask("waits", max_tokens=LONG, **ENDLESS)
         anna.wait(lambda: any(frame["type"] == "chunk" for frame in anna.frames("waits")))
-        machine.left = BOUNDS.critical - MIB
+        machine.besides = BOUNDS.critical - MIB
         assert daemon.process.wait(30) == os.EX_TEMPFAIL
         anna.wait(lambda: b'"offline"' in (anna.retained("status") or b""))
         assert b"memory is at its end" in (anna.retained("status") or b"")
         assert levels(anna)[-1] == "critical"
-        machine.left = AMPLE
+        machine.besides = AMPLE
         start(directory=daemon.directory, **REAL, model={"path": str(smollm2), "context": 2048})
         assert anna.done("waits")["attempt"] == 2

@@ -180,10 +180,11 @@ def _naming_the_bindings() -> Iterator[Path]:
             yield path
 
 
-def test_the_daemon_never_loads_the_library() -> None:
+def test_the_daemon_never_loads_the_library_nor_its_childs_program() -> None:
     done = python(
         "import sys, edged.app, edged.__main__\n"
-        "print(sorted(name for name in sys.modules if name.split('.')[0] in ('llama_cpp', 'numpy')))\n"
+        "print(sorted(name for name in sys.modules\n"
+        "    if name.split('.')[0] in ('llama_cpp', 'numpy') or name.startswith('edged.engine.child')))\n"
     )
     assert done.stdout == "[]\n", done.stderr
 

@@ -108,7 +108,7 @@ async def test_half_closed_connection_gets_all_its_answers(service: Service) -> 
         raw.sendall(HEALTH * 3)
         raw.shutdown(socket.SHUT_WR)
         answer = await read_all(raw)
-    assert answer.count(b'{"status": "ready"}') == 3
+    assert answer.count(b'"status": "ready"') == 3
 
 
 async def test_connection_half_closed_before_a_request_is_closed(service: Service) -> None:

@@ -21,12 +21,6 @@ async def get(service: Service, path: str, method: str = "GET") -> tuple[int, An
         return response.status, await response.json()
 
 
-async def test_health_follows_the_phase(service: Service) -> None:
-    assert await get(service, "/health") == (200, {"status": "ready"})
-    service.core.ready, service.core.phase = False, "starting"
-    assert await get(service, "/health") == (503, {"status": "starting"})
-
-
 async def test_status_is_the_cores(service: Service) -> None:
     assert await get(service, "/v1/status") == (200, {"phase": "ready"})
 

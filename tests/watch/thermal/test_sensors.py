@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edged.watch.thermal.reading import Flags, ThermalLimits, ThermalReading
-from edged.watch.thermal.sensors import ThermalSensors, flags, has_dot_product
+from edged.watch.thermal.sensors import ThermalSensors, flags
 from edged.watch.thermal.vcgencmd import Vcgencmd
 from tests.watch.memory.trees import lay
 from tests.watch.thermal.trees import FLAGS, FREQUENCY, PI3_PLUS, PI4, PI5, VOLTAGE, ZONE, model, zone
@@ -130,12 +130,6 @@ def test_every_flag() -> None:
     names = {"under_voltage", "capped", "throttled", "soft_limit"}
     assert flags(0xF000F) == Flags(True, True, True, True, frozenset(names))
     assert flags(0xFFFFFFF0) == Flags(seen=frozenset(names)), "the other bits mean nothing here"
-
-
-def test_which_processor_memory_bounds(tmp_path: Path) -> None:
-    assert not has_dot_product(lay(tmp_path / "4", PI4))
-    assert has_dot_product(lay(tmp_path / "5", PI5))
-    assert has_dot_product(lay(tmp_path / "x86", {"proc/cpuinfo": "flags\t\t: fpu vme avx2\n"}))
 
 
 def program(root: Path, script: str) -> Path:

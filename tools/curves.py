@@ -38,6 +38,7 @@ def draw(path: Path, title: str, panels: Sequence[Panel]) -> None:
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize="medium")
     axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    told: list[str] = []  # what the colours stand for
     for axis, panel in zip(axes, panels, strict=True):
         for curve, colour in reversed(list(zip(panel.curves, _COLOURS, strict=False))):
             axis.plot(curve.minutes, curve.values, color=colour, linewidth=1.2, label=curve.name)
@@ -45,7 +46,9 @@ def draw(path: Path, title: str, panels: Sequence[Panel]) -> None:
             axis.axhline(panel.mark, color="#333333", linestyle="--", linewidth=1)
         axis.set_ylabel(panel.unit)
         axis.grid(alpha=0.3)
-    if len(panels[0].curves) > 1:
-        axes[0].legend(loc="lower right", fontsize="small")
+        names = [curve.name for curve in panel.curves]
+        if len(names) > 1 and names != told:
+            axis.legend(loc="lower right", fontsize="small")
+            told = names
     axes[-1].set_xlabel("minutes")
     figure.savefig(path, dpi=_DOTS)
