@@ -11,6 +11,7 @@ from edged import paths
 from edged.cli.client import Daemon
 from edged.cli.config import load
 from edged.cli.errors import CommandError, Exit
+from edged.cli.model_import import import_
 from edged.cli.model_show import show
 from edged.cli.model_use import unload, use
 from edged.cli.output import note, print_json, print_rows, size
@@ -21,14 +22,13 @@ from edged.models.fetch import fetch
 from edged.models.store import entry_of, installed, resolve, verify
 from edged.settings import Settings
 
+_BY_DAEMON = {"use": use, "unload": unload, "import": import_}
+
 
 def run(args: Namespace) -> Exit:
     """Run the action that the command line names."""
-    if args.action == "use":
-        use(args)
-        return Exit.OK
-    if args.action == "unload":
-        unload(args)
+    if (by_daemon := _BY_DAEMON.get(args.action)) is not None:
+        by_daemon(args)
         return Exit.OK
     settings = load(args)
     if args.action == "list":

@@ -156,7 +156,9 @@ class Exchange(BaseHTTPRequestHandler):
         daemon = self.server.daemon
         self.body = None
         if not daemon.refuses_bodies and (length := int(self.headers.get("Content-Length", 0))):
-            self.body = json.loads(self.rfile.read(length))
+            body = self.rfile.read(length)
+            is_json = self.headers.get("Content-Type") == "application/json"
+            self.body = json.loads(body) if is_json else body
         daemon.requests.append(self)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             daemon.routes[f"{self.command} {self.path}"](self)
