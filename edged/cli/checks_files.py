@@ -27,9 +27,8 @@ def file_checks(status: Mapping[str, Any], configured: Path | None, state_dir: P
     """
     if (model := status.get("model")) is not None:
         yield _model_file(Path(model["file"]), model["size_bytes"])
-    elif configured is not None and str(configured) in (status.get("reason") or ""):
-        if os.access(configured, os.R_OK):
-            yield _hidden(configured, state_dir)
+    elif configured is not None and _is_missed(configured, status) and os.access(configured, os.R_OK):
+        yield _hidden(configured, state_dir)
     yield _disk(state_dir)
 
 
@@ -48,12 +47,14 @@ def _model_file(path: Path, loaded_bytes: int) -> Check:
     return Check("file", "ok", f"{path}, {size(found)}")
 
 
+def _is_missed(configured: Path, status: Mapping[str, Any]) -> bool:
+    return str(configured) in (status.get("reason") or "")
+
+
 def _hidden(configured: Path, state_dir: Path) -> Check:
     says = f"you can read {configured}, and the daemon can't: as a service it sees no /home and no /tmp"
     place = paths.models_dir(state_dir) / configured.name
-    return Check(
-        "file", "fail", says, f'edgectl model import {configured}, then model.path = "{place}"'
-    )
+    return Check("file", "fail", says, f'edgectl model import {configured}, then model.path = "{place}"')
 
 
 def _disk(state_dir: Path) -> Check:

@@ -1,4 +1,4 @@
-"""A model that somebody hands over piece by piece: whole and checked it gets its place, or nothing is left."""
+"""A model that somebody hands over piece by piece: it gets its place whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import hashlib
 import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from edged.errors import EdgedError, invalid
 from edged.models.catalogue import CATALOGUE
@@ -20,7 +23,7 @@ class Incoming:
     """A file on its way into the models directory.
 
     It has no name there until it is whole: a hang-up, or a loss of power, leaves nothing behind. What it does
-    blocks: call it in a thread.
+    blocks: call it in a thread. `close` may be called at any time, and must be.
 
     Args:
         models_dir: directory of the models, made if missing.
@@ -29,7 +32,7 @@ class Incoming:
         sha256: checksum that it must have; a file of the catalogue has its own.
 
     Raises:
-        EdgedError: `invalid` if it may not have that name; `model_unavailable` if the disk can't take it.
+        EdgedError: `invalid`, it may not have that name.
     """
 
     def __init__(self, models_dir: Path, name: str, size_bytes: int, sha256: str | None = None) -> None:
@@ -39,24 +42,39 @@ class Incoming:
                 param="name",
             )
         self._target = models_dir / name
+        self._size = size_bytes
         self._sha256, self._digest = sha256, hashlib.sha256()
         self._lock = threading.Lock()
+        self._file: BinaryIO | None = None
+        self._closed = False
+
+    def begin(self) -> None:
+        """Look whether it may come, and make room for it.
+
+        Raises:
+            EdgedError: `invalid` if another file has its name; `model_unavailable` if it is not the
+                catalogue's, or the disk can't take it.
+        """
+        directory, name = self._target.parent, self._target.name
         if (entry := CATALOGUE.get(entry_of(self._target) or "")) is not None:
             self._sha256 = entry.sha256
-            if size_bytes != entry.size_bytes:
+            if self._size != entry.size_bytes:
                 raise unavailable(
-                    f"{name} of the catalogue has {entry.size_bytes} bytes, and this one {size_bytes}; give it "
-                    "another name, or get it anew"
+                    f"{name} of the catalogue has {entry.size_bytes} bytes, and this one {self._size}: "
+                    "give it another name, or get it anew"
                 )
-        elif self._target.exists() and self._target.stat().st_size != size_bytes:
+        elif self._target.exists() and self._target.stat().st_size != self._size:
             raise self._taken()
-        try:
-            models_dir.mkdir(parents=True, exist_ok=True)
-            Transfer(no_progress, None).require_space(models_dir, size_bytes)
-            unnamed = os.open(models_dir, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise self._refused(error) from error
-        self._file = os.fdopen(unnamed, "wb")
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                Transfer(no_progress, None).require_space(directory, self._size)
+                unnamed = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise self._refused(error) from error
+            self._file = os.fdopen(unnamed, "wb")
 
     def write(self, piece: bytes | bytearray) -> None:
         """Take the next piece.
@@ -64,12 +82,9 @@ class Incoming:
         Raises:
             EdgedError: model_unavailable, the disk does not take it.
         """
-        with self._lock:
+        with self._opened() as file:
             self._digest.update(piece)
-            try:
-                self._file.write(piece)
-            except OSError as error:
-                raise self._refused(error) from error
+            file.write(piece)
 
     def put_in_place(self) -> Fetched:
         """Check the file, write it down for good and give it its name.
@@ -77,41 +92,43 @@ class Incoming:
         Raises:
             EdgedError: model_unavailable if it is not what it should be; invalid if another has its name.
         """
-        with self._lock:
+        with self._opened() as file:
             found = self._digest.hexdigest()
             if self._sha256 is not None:
                 require_sha256(self._target, found, self._sha256)
+            file.flush()
+            unnamed = Path(f"/proc/self/fd/{file.fileno()}")
             try:
-                self._file.flush()
-                self._check()
-                return Fetched(self._target, found, downloaded=self._name_it(found))
-            except OSError as error:
-                raise self._refused(error) from error
+                read_gguf(unnamed)
+            except EdgedError as error:
+                message = error.message.replace(str(unnamed), self._target.name)
+                raise EdgedError(error.code, message) from error
+            os.fsync(file.fileno())
+            return Fetched(self._target, found, downloaded=self._give_name(unnamed, found))
 
     def close(self) -> None:
         """Let go of it once its last step has ended; without a name it is gone."""
         with self._lock:
-            self._file.close()
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
 
-    @property
-    def _path(self) -> Path:
-        return Path(f"/proc/self/fd/{self._file.fileno()}")
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        with self._lock:
+            if self._file is None or self._closed:
+                raise unavailable("cancelled before the model was complete")
+            try:
+                yield self._file
+            except OSError as error:
+                raise self._refused(error) from error
 
-    def _check(self) -> None:
-        try:
-            read_gguf(self._path)
-        except EdgedError as error:
-            raise EdgedError(
-                error.code, error.message.replace(str(self._path), self._target.name)
-            ) from error
-
-    def _name_it(self, sha256: str) -> bool:
-        """Give the file its name; return False if one with the same content has it."""
+    def _give_name(self, unnamed: Path, sha256: str) -> bool:
+        """Put it in place; return False if a file with the same content is there."""
         directory = os.open(self._target.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(self._file.fileno())
             # Only with a directory's descriptor does Python follow the link, as it must here.
-            os.link(self._path, self._target.name, dst_dir_fd=directory)
+            os.link(unnamed, self._target.name, dst_dir_fd=directory)
             os.fsync(directory)
         except FileExistsError:
             if sha256_of(self._target) != sha256:

@@ -154,7 +154,7 @@ class Exchange(BaseHTTPRequestHandler):
     def _take(self) -> None:
         self.close_connection = True
         daemon = self.server.daemon
-        self.body = None
+        self.body: Any = None
         if not daemon.refuses_bodies and (length := int(self.headers.get("Content-Length", 0))):
             body = self.rfile.read(length)
             is_json = self.headers.get("Content-Type") == "application/json"

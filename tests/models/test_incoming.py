@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from edged.errors import EdgedError, ErrorCode
-from edged.models import transfer
 from edged.models.catalogue import DEFAULT_MODEL, find
 from edged.models.fetch import Fetched
 from edged.models.incoming import Incoming
@@ -19,6 +18,7 @@ from edged.models.incoming import Incoming
 def bring(directory: Path, content: bytes, name: str = "own.gguf", sha256: str | None = None) -> Fetched:
     incoming = Incoming(directory, name, len(content), sha256)
     try:
+        incoming.begin()
         for start in range(0, len(content), 10_000):
             incoming.write(content[start : start + 10_000])
         return incoming.put_in_place()
@@ -39,9 +39,19 @@ def test_whole_model_gets_its_place(tmp_path: Path, content: bytes) -> None:
 
 def test_nothing_is_there_before_the_end_and_after_a_hang_up(tmp_path: Path, content: bytes) -> None:
     incoming = Incoming(tmp_path, "own.gguf", len(content))
+    incoming.begin()
     incoming.write(content[:50_000])
     assert list(tmp_path.iterdir()) == []
     incoming.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hang_up_before_the_first_step_is_one(tmp_path: Path, content: bytes) -> None:
+    incoming = Incoming(tmp_path, "own.gguf", len(content))
+    incoming.close()
+    incoming.begin()
+    with pytest.raises(EdgedError, match="cancelled"):
+        incoming.write(content)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,16 +96,11 @@ def test_a_name_of_the_catalogue_belongs_to_its_file(tmp_path: Path, content: by
 def test_the_catalogues_own_file_is_taken(tmp_path: Path, smollm2: Path) -> None:
     entry = find(DEFAULT_MODEL)
     incoming = Incoming(tmp_path, entry.file_name, entry.size_bytes)
+    incoming.begin()
     with smollm2.open("rb") as file:
         while piece := file.read(1 << 20):
             incoming.write(piece)
     assert incoming.put_in_place().sha256 == entry.sha256
-    incoming.close()
-
-    incoming = Incoming(tmp_path / "b", entry.file_name, entry.size_bytes)
-    incoming.write(bytes(entry.size_bytes))
-    with pytest.raises(EdgedError, match="is not the file that was promised"):
-        incoming.put_in_place()
     incoming.close()
 
 
@@ -110,12 +115,12 @@ def test_only_plain_names(tmp_path: Path, name: str) -> None:
 
 
 def test_a_full_disk_is_told_before_anything_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: SimpleNamespace(free=70_000_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=70_000_000))
     with pytest.raises(EdgedError, match="needs 10 MB and leaves 64 MB to the system, but 70 MB are free"):
-        Incoming(tmp_path, "own.gguf", 10_000_000)
+        Incoming(tmp_path, "own.gguf", 10_000_000).begin()
 
 
 def test_a_directory_that_can_not_be_written_is_told(tmp_path: Path, tiny_model: Path) -> None:
     shutil.copy(tiny_model, tmp_path / "models")
     with pytest.raises(EdgedError, match="models cannot take the model: File exists"):
-        Incoming(tmp_path / "models", "own.gguf", 10)
+        Incoming(tmp_path / "models", "own.gguf", 10).begin()

@@ -59,7 +59,7 @@ def test_a_path_that_may_not_be_looked_at_is_told_by_reading_it(
     monkeypatch.setattr(Path, "stat", refuse)
     path = resolve(tmp_path / "own.gguf", DEFAULT_MODEL, tmp_path)
     assert path == tmp_path / "own.gguf"
-    with pytest.raises(EdgedError, match="may not be read by this user: .* edgectl model import"):
+    with pytest.raises(EdgedError, match=r"may not be read by this user: .* edgectl model import"):
         read_gguf(path)
 
 

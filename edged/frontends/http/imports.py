@@ -37,8 +37,9 @@ async def import_model(request: web.Request, models_dir: Path, *, timeout: float
         raise invalid("name: the file's name is missing in the address: ?name=model.gguf", param="name")
     if (length := request.content_length) is None:
         raise HttpError(411, "invalid", "the file's length is wanted, in Content-Length")
-    incoming = await asyncio.to_thread(Incoming, models_dir, name, length, request.query.get("sha256"))
+    incoming = Incoming(models_dir, name, length, request.query.get("sha256"))
     try:
+        await asyncio.to_thread(incoming.begin)
         async for block in _blocks(request, timeout):
             await asyncio.to_thread(incoming.write, block)
         placed = await asyncio.to_thread(incoming.put_in_place)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +22,18 @@ async def daemon(socket_dir: Path, tmp_path: Path) -> AsyncIterator[Service]:
         yield service
 
 
+async def bring(service: Service, query: str, content: bytes) -> tuple[int, Any]:
+    async with service.session.post(service.url(PATH + query), data=io.BytesIO(content)) as response:
+        return response.status, await response.json()
+
+
 def placed(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("models/*"))
 
 
 async def test_streamed_model_is_put_in_place(daemon: Service, tmp_path: Path, tiny_model: Path) -> None:
     content = tiny_model.read_bytes()
-    status, answer, _ = await daemon.post(f"{PATH}?name=own.gguf", content)
+    status, answer = await bring(daemon, "?name=own.gguf", content)
     assert (status, answer) == (
         200,
         {"path": str(tmp_path / "models/own.gguf"), "sha256": hashlib.sha256(content).hexdigest()},
@@ -63,8 +70,7 @@ async def test_what_is_asked_wrongly(daemon: Service, query: str, param: str) ->
 
 
 async def test_wrong_checksum_is_refused(daemon: Service, tmp_path: Path, tiny_model: Path) -> None:
-    path = f"{PATH}?name=own.gguf&sha256={'ab' * 32}"
-    status, answer, _ = await daemon.post(path, tiny_model.read_bytes())
+    status, answer = await bring(daemon, f"?name=own.gguf&sha256={'ab' * 32}", tiny_model.read_bytes())
     assert (status, answer["error"]["code"]) == (503, "model_unavailable")
     assert placed(tmp_path) == []
     assert daemon.core.looked_for_model == 0
@@ -92,14 +98,12 @@ async def test_hang_up_leaves_nothing(daemon: Service, tmp_path: Path, tiny_mode
     _, writer = await begin(daemon, content)
     writer.close()
     await writer.wait_closed()
-    status, _, _ = await daemon.post(f"{PATH}?name=other.gguf", content)
+    status, _ = await bring(daemon, "?name=other.gguf", content)
     assert status == 200
     assert placed(tmp_path) == ["other.gguf"]
 
 
-async def test_whoever_sends_nothing_more_is_told(
-    socket_dir: Path, tmp_path: Path, tiny_model: Path
-) -> None:
+async def test_whoever_sends_nothing_more_is_told(socket_dir: Path, tmp_path: Path, tiny_model: Path) -> None:
     async with serving(socket_dir, SHORT, state_dir=tmp_path) as service:
         reader, writer = await begin(service, tiny_model.read_bytes())
         assert (await reader.readline()).startswith(b"HTTP/1.1 408")
