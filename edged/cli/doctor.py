@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,18 @@ def run(args: Namespace) -> Exit:
     if args.json:
         print_json([check._asdict() for check in found])
     else:
-        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        for check in found:
-            state = f"\x1b[{_COLOURS[check.state]}m{check.state:4}\x1b[0m" if colours else f"{check.state:4}"
-            print(f"{state}  {check.name:7}  {harmless(' '.join(check.says.split()))}")
-            if check.state != "ok":
-                print(f"               → {harmless(' '.join(check.remedy.split()))}")
+        print_checks(found)
     return Exit.FAILED if any(check.state == "fail" for check in found) else Exit.OK
+
+
+def print_checks(found: Iterable[Check]) -> None:
+    """Print checks a line each, with the remedy below what is not ok."""
+    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for check in found:
+        state = f"\x1b[{_COLOURS[check.state]}m{check.state:4}\x1b[0m" if colours else f"{check.state:4}"
+        print(f"{state}  {check.name:7}  {harmless(' '.join(check.says.split()))}")
+        if check.state != "ok":
+            print(f"               → {harmless(' '.join(check.remedy.split()))}")
 
 
 def _found(args: Namespace) -> Iterator[Check]:

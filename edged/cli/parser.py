@@ -51,6 +51,8 @@ def build_parser() -> Parser:
     _add_chat(_add(commands, "chat", "Talk with the model; the daemon keeps the conversation.", json=False))
     _add(commands, "status", "Show how the daemon, its model and its engine do.")
     _add_cancel(_add(commands, "cancel", "Cancel a request of yours."))
+    what = "Set this device up: configuration, service, model, and a first question."
+    _add_setup(_add(commands, "setup", what, json=False))
     _add_model(_add(commands, "model", "List, examine, fetch, import, verify and choose models."))
     _add_config(_add(commands, "config", "Show or check the configuration."))
     _add_cmd(_add(commands, "cmd", "Give the daemon an operator's command; only root and its own user may."))
@@ -215,6 +217,19 @@ def _add_chat(parser: Parser) -> None:
 
 def _add_cancel(parser: Parser) -> None:
     parser.add_argument("id", type=request_id, metavar="ID", help="the id that the request was asked under")
+
+
+def _add_setup(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--yes", action="store_true", help="ask nothing: what is not given stays as it is")
+    add("--device-id", metavar="ID", help="the name of this device")
+    which = "a model of the catalogue, an https address, a GGUF file, or none"
+    add("--model", metavar="MODEL", help=which)
+    add("--sha256", metavar="HEX", help="what the file from an address must hash to")
+    add("--broker", metavar="URL", help="mqtt://HOST[:PORT], mqtts://…, or none")
+    add("--username", metavar="NAME", help="the user at the broker, or none")
+    which = "a file whose first line is the password at the broker"
+    add("--password-file", type=Path, metavar="FILE", help=which)
 
 
 def _add_model(parser: Parser) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import tempfile
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,16 @@ from edged import __version__, paths
 from edged.cli.answer import stream_answer
 from edged.cli.checks import checks
 from edged.cli.checks_kernel import kernel_checks
-from edged.cli.checks_processor import require_64_bit
+from edged.cli.checks_processor import processor_checks
 from edged.cli.client import Daemon
 from edged.cli.cmd import order
 from edged.cli.doctor import print_checks
 from edged.cli.errors import CommandError, Exit
+from edged.cli.setup_draft import Draft
 from edged.cli.setup_models import Wanted, bring, offers, wanted
 from edged.cli.setup_questions import Questions
 from edged.cli.setup_service import Service, ready
 from edged.cli.terminal import harmless
-from edged.settings import Settings, SettingsError, load
-from edged.settings.edit import edited, write
 
 QUESTION = "In one sentence: why is the sky blue?"
 _ROOT = Path("/")
@@ -33,15 +31,20 @@ _ROOT = Path("/")
 
 def run(args: Namespace) -> Exit:
     """Ask, write the configuration, start the service, bring the model and have a question answered."""
-    require_64_bit()
+    _require_64_bits()
     file = args.config or paths.config() or paths.SYSTEM_CONFIG
     _require_writable(file)
     draft = Draft(file)
     service = Service.reading(file)
     questions = Questions(silent=args.yes)
-    _tell_machine(_status(args))
-    _ask_device(args, draft, questions)
-    model = _ask_model(args, draft, questions)
+    status = _status(args)
+    print(f"edged {__version__} on {platform.node()}")
+    print_checks([*processor_checks(_ROOT, None), *kernel_checks(_ROOT, status.get("pid"))])
+    device_id = draft.settings.device_id
+    questions.ask(
+        "\nThe name of this device", args.device_id, device_id, lambda text: draft.set({"device_id": text})
+    )
+    model = _ask_model(args, draft, questions, status)
     password = _ask_broker(args, draft, questions, has_service=service is not None)
     if draft.save():
         print(f"\nwritten: {file}")
@@ -57,57 +60,10 @@ def run(args: Namespace) -> Exit:
     return Exit.OK
 
 
-class Draft:
-    """The configuration as it is going to be.
-
-    Attributes:
-        settings: what it comes to.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._text = self._before = file.read_text(encoding="utf-8") if file.exists() else ""
-        self.settings = self._load(self._text)
-
-    def set(self, changes: Mapping[str, str | None]) -> None:
-        """Change keys.
-
-        Raises:
-            CommandError: the values are wrong, or the file can't be changed line by line.
-        """
-        try:
-            text = edited(self._text, changes)
-        except ValueError as error:
-            raise CommandError(
-                f"{self._file} can't be changed by a program: {error}",
-                Exit.FAILED,
-                hint=f"set {', '.join(changes)} there yourself",
-            ) from None
-        self.settings, self._text = self._load(text), text
-
-    def save(self) -> bool:
-        """Write the file if it has changed, and say whether it has.
-
-        Raises:
-            CommandError: it can't be written.
-        """
-        if self._text == self._before:
-            return False
-        try:
-            write(self._file, self._text)
-        except OSError as error:
-            raise CommandError(f"{self._file} can't be written: {error.strerror}", Exit.FAILED) from None
-        return True
-
-    def _load(self, text: str) -> Settings:
-        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-            file.write(text)
-            file.flush()
-            try:
-                return load(Path(file.name))
-            except SettingsError as error:
-                faults = "; ".join(error.faults).replace(file.name, str(self._file))
-                raise CommandError(faults, Exit.USAGE) from None
+def _require_64_bits() -> None:
+    for check in processor_checks(_ROOT, None):
+        if check.state == "fail":
+            raise CommandError(check.says, Exit.FAILED, hint=check.remedy)
 
 
 def _require_writable(file: Path) -> None:
@@ -125,25 +81,9 @@ def _status(args: Namespace) -> Mapping[str, Any]:
     return status
 
 
-def _tell_machine(status: Mapping[str, Any]) -> None:
-    cores = len(os.sched_getaffinity(0))
-    print(f"edged {__version__} on {platform.node()}, {platform.machine()} with {cores} processors")
-    print_checks(kernel_checks(_ROOT, status.get("pid")))
-
-
-def _ask_device(args: Namespace, draft: Draft, questions: Questions) -> None:
-    current = draft.settings.device_id
-
-    def take(text: str) -> None:
-        if text != current:
-            draft.set({"device_id": text})
-
-    questions.ask("The name of this device", args.device_id, current, take)
-
-
-def _ask_model(args: Namespace, draft: Draft, questions: Questions) -> Wanted:
+def _ask_model(args: Namespace, draft: Draft, questions: Questions, status: Mapping[str, Any]) -> Wanted:
     models = paths.models_dir(draft.settings.state_dir)
-    shown = offers(draft.settings, models)
+    shown = offers(draft.settings, models, status["memory"]["engine_bytes"] or 0 if status else 0)
     if args.model is None and not args.yes:
         print("\nModels:")
         for line in shown.lines:
@@ -162,22 +102,18 @@ def _ask_model(args: Namespace, draft: Draft, questions: Questions) -> Wanted:
 
 def _ask_broker(args: Namespace, draft: Draft, questions: Questions, *, has_service: bool) -> str | None:
     """Ask for the broker and the login there; return the password that the service is to keep."""
+
+    def take(key: str, none: str | None) -> Callable[[str], None]:
+        return lambda text: draft.set({key: none if text == "none" else text})
+
     current = draft.settings.mqtt
-
-    def take_url(text: str) -> None:
-        url = "" if text == "none" else text
-        if url != current.url:
-            draft.set({"mqtt.url": url})
-
-    def take_user(text: str) -> None:
-        if text != (current.username or "none"):
-            draft.set({"mqtt.username": None if text == "none" else text})
-
-    print() if not args.yes else None
-    questions.ask("MQTT broker (mqtt://HOST, or none)", args.broker, current.url or "none", take_url)
+    questions.ask(
+        "\nMQTT broker (mqtt://HOST, or none)", args.broker, current.url or "none", take("mqtt.url", "")
+    )
     if not draft.settings.mqtt.url:
         return None
-    questions.ask("User at the broker", args.username, current.username or "none", take_user)
+    user = current.username or "none"
+    questions.ask("User at the broker", args.username, user, take("mqtt.username", None))
     if draft.settings.mqtt.username is None:
         return None
     if not has_service:
@@ -209,12 +145,13 @@ def _tell_group(socket: Path) -> None:
     import grp
     import pwd
 
-    user = os.environ.get("SUDO_USER")
-    group = grp.getgrgid(socket.stat().st_gid)
-    if user and group.gr_gid not in os.getgrouplist(user, pwd.getpwnam(user).pw_gid):
-        print(
-            f"\n{harmless(user)} may ask after: sudo usermod -aG {group.gr_name} {harmless(user)}, and a new login"
-        )
+    user, number = os.environ.get("SUDO_USER"), socket.stat().st_gid
+    try:
+        if user and number not in os.getgrouplist(user, pwd.getpwnam(user).pw_gid):
+            join = f"sudo usermod --append --groups {grp.getgrgid(number).gr_name} {user}"
+            print(harmless(f"\n{user} may ask after: {join}, and a new login"))
+    except KeyError:
+        return  # a user or a group without a name
 
 
 def _tell_rest(file: Path, model: Wanted) -> None:

@@ -58,10 +58,16 @@ class Offers:
     default: str
 
 
-def offers(settings: Settings, models: Path) -> Offers:
-    """Return the catalogue's models and those of the models directory, with size, need and whether they fit."""
+def offers(settings: Settings, models: Path, engine_bytes: int) -> Offers:
+    """Return the catalogue's models and those of this device, with what they need and whether they fit.
+
+    Args:
+        settings: what is configured.
+        models: the models directory.
+        engine_bytes: memory that the engine holds now, and another model would get.
+    """
     here = {path.name: path for path in installed(models)}
-    memory, disk = _available_bytes(), free_bytes(_nearest(models))
+    memory, disk = _available_bytes() + engine_bytes, free_bytes(_nearest(models))
     rows, names = [], []
     for entry in CATALOGUE.values():
         there = entry.file_name in here
@@ -143,7 +149,7 @@ def _fits(needed: int, memory: int, to_fetch: int, disk: int) -> str:
 
 
 def _available_bytes() -> int:
-    """Return the memory that is available, and what edged's engine would give back."""
+    """Return the memory that is available, 0 if the kernel does not tell."""
     for line in text(_ROOT / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

@@ -50,6 +50,7 @@ _STATUS: dict[str, Any] = {
     "model": {
         "name": "smollm2-135m-instruct-q4_1",
         "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "chosen_by": "configuration",
         "architecture": "llama",
         "quantisation": "Q4_1",
         "parameters": 134_515_008,
