@@ -31,6 +31,7 @@ _NOT_SHIPPED = (
     "numpy/distutils", "numpy/f2py",
     "numpy/_pyinstaller", "numpy/random/_examples",
 )  # fmt: skip
+_SCRIPTS = ("postinst", "prerm", "postrm")
 _STRIP = {"amd64": "strip", "arm64": "aarch64-linux-gnu-strip"}
 _MAINTAINER = "edged maintainers <maintainers@edged.example>"
 _DESCRIPTION = """\
@@ -167,8 +168,10 @@ def _control(stage: Path, target: Target) -> None:
     files = sorted(path for path in stage.rglob("*") if path.is_file() and not path.is_symlink())
     control.mkdir()
     needs = (
-        f"python{target.python}", "libc6 (>= 2.36)", "libgomp1", "libstdc++6 (>= 12)", "libgcc-s1", "systemd",
-        "init-system-helpers (>= 1.54)",
+        f"python{target.python}", "libc6 (>= 2.36)", "libgomp1", "libstdc++6 (>= 12)", "libgcc-s1",
+        # Containers do without the whole of it.
+        "systemd | systemd-standalone-sysusers", "systemd | systemd-standalone-tmpfiles",
+        "init-system-helpers (>= 1.54)", "debconf (>= 0.5) | debconf-2.0",
     )  # fmt: skip
     fields = {
         "Package": "edged",
@@ -177,7 +180,7 @@ def _control(stage: Path, target: Target) -> None:
         "Maintainer": _MAINTAINER,
         "Installed-Size": str(sum(-(-path.stat().st_size // 1024) for path in files)),
         "Depends": ", ".join(needs),
-        "Recommends": "ca-certificates",
+        "Recommends": "ca-certificates, python3-pip-whl",  # for fetching models, by address and by name
         "Suggests": "mosquitto",
         "Section": "net",
         "Priority": "optional",
@@ -187,14 +190,14 @@ def _control(stage: Path, target: Target) -> None:
     (control / "conffiles").write_text("/etc/edged/edged.toml\n")
     sums = (f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(stage)}\n" for path in files)
     (control / "md5sums").write_text("".join(sums))
-    for script in ("postinst", "prerm", "postrm"):
-        shutil.copy(FILES / script, control / script)
+    for part in (*_SCRIPTS, "templates"):
+        shutil.copy(FILES / part, control / part)
 
 
 def _settle(stage: Path, epoch: int) -> None:
     """Give every file the same rights and time, whatever umask and clock were."""
     programs = {stage / HOME / "bin/edged", stage / HOME / "bin/edgectl"}
-    programs |= {stage / "DEBIAN" / script for script in ("postinst", "prerm", "postrm")}
+    programs |= {stage / "DEBIAN" / script for script in _SCRIPTS}
     for path in [*stage.rglob("*"), stage]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
