@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs deb system-test lock clean
+.PHONY: help demo test lint docs dist deb smoke system-test lock clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +26,17 @@ lint: $(VENV)/.installed-test ## check style and types
 docs: $(VENV)/.installed ## write config/edged.toml and the tables of docs/configuration.md anew
 	$(BIN)/python -m tools.settings_docs
 
+dist: ## make source archive and wheel in dist/
+	set -e; build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; \
+	$(PYTHON) -m venv "$$build"; "$$build/bin/pip" install --quiet build; \
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) "$$build/bin/python" -m build --outdir dist .
+
 deb: $(VENV)/.installed ## make the Debian packages in dist/ (as root; minutes, the first time half an hour)
 	$(BIN)/python -m tools.debian
+
+smoke: $(VENV)/.installed ## make one package and try it in one virtual machine (as root)
+	$(BIN)/python -m tools.debian --release 12 --architecture amd64
+	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --scenario service --scenario setup
 
 system-test: deb $(VENV)/.installed-test ## try the packages on Debian in virtual machines (as root)
 	set -e; for machine in "12 amd64" "13 arm64"; do set -- $$machine; \

@@ -24,7 +24,7 @@ from tools.vm.image import image, payload
 from tools.vm.machine import Machine
 from tools.vm.table import Table
 
-SCENARIOS = ("service", "deaths", "clock", "packages")
+SCENARIOS = ("service", "setup", "deaths", "clock", "packages")
 NEEDED = {
     "debootstrap": "debootstrap", "qemu-img": "qemu-utils", "mkfs.ext4": "e2fsprogs",
     "qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm",

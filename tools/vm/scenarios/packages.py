@@ -79,8 +79,13 @@ def upgraded(device: Device) -> str:
 
 
 def removed(device: Device) -> str:
-    """Removed: no process, no program; configuration and state stay."""
+    """Removed: no process, no program; configuration and state stay, and the broker forgets the device."""
+    retained = "mosquitto_sub -t 'edged/#' --retained-only -W 3 -F %t || true"
+    show(device.machine.out(retained), "the broker keeps nothing beforehand")
+    device.machine.out("echo edged edged/forget boolean true | debconf-set-selections")
     device.machine.out("DEBIAN_FRONTEND=noninteractive apt-get -q -y remove edged", seconds=300)
+    left = device.machine.out(retained)
+    show(not left, f"the broker keeps {left}")
     show(device.machine.run("pgrep -u edged").code != 0, "processes are left")
     left = device.machine.run(
         "test -e /usr/lib/edged || test -e /usr/bin/edged || test -e /run/edged/edged.sock"
@@ -90,7 +95,7 @@ def removed(device: Device) -> str:
         "programs or the socket are left: " + device.machine.run("ls -R /usr/lib/edged /run/edged").out,
     )
     device.machine.out("test -e /etc/edged/edged.toml && test -e /var/lib/edged/models/tiny.gguf")
-    return "configuration and state stay"
+    return "configuration and state stay, the broker keeps nothing"
 
 
 def purged(device: Device) -> str:
