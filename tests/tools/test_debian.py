@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from tools.debian import manual
 from tools.debian.native import VARIANTS, _keep_variants
 from tools.debian.package import FILES, PYTHONS, Target
+from tools.debian.roots import MACHINES
 from tools.debian.sources import LIBRARY, LOCK, pinned
 
 
@@ -54,6 +56,15 @@ def test_manual_pages_name_every_command_and_file() -> None:
     assert "\\-\\-max\\-tokens N" in page
     assert "/run/edged/edged.sock" in manual.edged_page("2026-01-01")
     assert not [line for line in page.splitlines() if line.startswith("'")]
+
+
+def test_the_container_is_made_of_the_package_for_its_debian() -> None:
+    recipe = (LOCK.parent / "Containerfile").read_text()
+    [pattern] = re.findall(r"^COPY dist/(\S+) ", recipe, re.M)
+    assert "debian:trixie" in recipe
+    for architecture in MACHINES:
+        assert fnmatch.fnmatch(Target(13, architecture).file_name, pattern)
+        assert not fnmatch.fnmatch(Target(12, architecture).file_name, pattern)
 
 
 @pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])
