@@ -34,10 +34,10 @@ def run(args: Namespace) -> Exit:
     _require_64_bits()
     file = args.config or paths.config() or paths.SYSTEM_CONFIG
     _require_writable(file)
-    draft = Draft(file)
     service = Service.reading(file)
+    draft = Draft(file, service.credentials() if service else {})
     questions = Questions(silent=args.yes)
-    status = _status(args)
+    status = _status(Daemon(args.socket or paths.socket_path(file)))
     print(f"edged {__version__} on {platform.node()}")
     print_checks([*processor_checks(_ROOT, None), *kernel_checks(_ROOT, status.get("pid"))])
     device_id = draft.settings.device_id
@@ -72,10 +72,10 @@ def _require_writable(file: Path) -> None:
         raise CommandError(f"you may not write {file}", Exit.NOT_PERMITTED, hint="sudo edgectl setup")
 
 
-def _status(args: Namespace) -> Mapping[str, Any]:
+def _status(daemon: Daemon) -> Mapping[str, Any]:
     """Return what a daemon that runs already says; nothing if none does."""
     try:
-        status: Mapping[str, Any] = Daemon(args.socket or paths.socket_path(args.config)).get("/v1/status")
+        status: Mapping[str, Any] = daemon.get("/v1/status")
     except CommandError:
         return {}
     return status
@@ -135,8 +135,9 @@ def _serve(args: Namespace, model: Wanted) -> None:
         order(args, "model_use", {"name": None})
         status = ready(daemon)
     print_checks(check for check in checks(status) if check.state != "ok")
-    print(f"\n$ edgectl ask {shlex.quote(QUESTION)}", flush=True)
-    stream_answer(daemon, {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60})
+    if status["model"]["generates"]:
+        print(f"\n$ edgectl ask {shlex.quote(QUESTION)}", flush=True)
+        stream_answer(daemon, {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60})
     _tell_group(daemon.path)
 
 

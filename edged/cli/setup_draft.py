@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,17 @@ from edged.settings.keys import value_of
 class Draft:
     """The configuration as it is going to be.
 
+    Args:
+        file: where it stands, or will.
+        credentials: files of secrets that the daemon is given, by name.
+
     Attributes:
         settings: what it comes to.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, credentials: Mapping[str, Path]) -> None:
         self._file = file
+        self._credentials = credentials
         self._text = self._before = file.read_text(encoding="utf-8") if file.exists() else ""
         self.settings = self._load(self._text)
 
@@ -60,11 +66,13 @@ class Draft:
         return None if value is None else str(value)
 
     def _load(self, text: str) -> Settings:
-        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-            file.write(text)
-            file.flush()
+        with tempfile.TemporaryDirectory() as directory:
+            for name, path in self._credentials.items():
+                (Path(directory) / name).symlink_to(path)
+            file = Path(directory) / self._file.name
+            file.write_text(text, encoding="utf-8")
             try:
-                return load(Path(file.name))
+                return load(file, {**os.environ, "CREDENTIALS_DIRECTORY": directory})
             except SettingsError as error:
-                faults = "; ".join(error.faults).replace(file.name, str(self._file))
+                faults = "; ".join(error.faults).replace(str(file), str(self._file))
                 raise CommandError(faults, Exit.USAGE) from None

@@ -18,10 +18,13 @@ from edged.errors import EdgedError
 from edged.models.catalogue import CATALOGUE, UrlSource
 from edged.models.fitting import least_bytes
 from edged.models.gguf import read_gguf
+from edged.models.incoming import check_name
 from edged.models.store import entry_of, installed
 from edged.models.transfer import RESERVE_BYTES, free_bytes
+from edged.models.web import check_url
 from edged.settings import Settings
 
+KEEP = "as it is"
 _ROOT = Path("/")
 
 
@@ -50,7 +53,7 @@ class Offers:
     Attributes:
         names: of the models, in the order of their lines.
         lines: what a person is shown.
-        default: the number of the configured one, or its file.
+        default: the number of the configured one; KEEP where it is none of them.
     """
 
     names: list[str]
@@ -80,7 +83,7 @@ def offers(settings: Settings, models: Path, engine_bytes: int) -> Offers:
             rows.append((name, "installed", _fits_file(path, memory), ""))
             names.append(name)
     configured = settings.model.path.name if settings.model.path else settings.model.name
-    default = str(names.index(configured) + 1) if configured in names else str(settings.model.path)
+    default = str(names.index(configured) + 1) if configured in names else KEEP
     numbered = [(str(number), *row) for number, row in enumerate(rows, 1)]
     return Offers(names, aligned(numbered), default)
 
@@ -91,6 +94,8 @@ def wanted(answer: str, shown: Offers, models: Path, *, sha256: str | None) -> W
     Raises:
         CommandError: it means nothing here.
     """
+    if answer == KEEP:
+        return Wanted()
     if answer == "none":
         return Wanted(is_none=True)
     if answer.isdecimal() and 0 < int(answer) <= len(shown.names):
@@ -99,21 +104,30 @@ def wanted(answer: str, shown: Offers, models: Path, *, sha256: str | None) -> W
         fetched = {"name": answer}
         changes = {"model.name": answer, "model.path": None}
         return Wanted(changes, fetched, command=f"edgectl model fetch {answer}")
-    if "://" in answer:
-        fetched = {"url": answer, **({"sha256": sha256} if sha256 else {})}
-        option = f" --sha256 {sha256}" if sha256 else ""
-        command = f"edgectl model fetch {shlex.quote(answer)}{option}"
-        return Wanted({"model.path": str(models / UrlSource(answer).file_name)}, fetched, command=command)
     if answer in shown.names or Path(answer).parent == models:
         return Wanted({"model.path": str(models / Path(answer).name)})
-    if (file := Path(answer).absolute()).is_file():
-        try:
-            read_gguf(file)
-        except EdgedError as error:
-            raise CommandError(error.message, Exit.USAGE) from None
-        command = f"edgectl model import {shlex.quote(str(file))}"
-        return Wanted({"model.path": str(models / file.name)}, file=file, command=command)
+    try:
+        if "://" in answer:
+            return _from_address(answer, models, sha256)
+        if (file := Path(answer).absolute()).is_file():
+            return _from_file(file, models)
+    except EdgedError as error:
+        raise CommandError(error.message, Exit.USAGE) from None
     raise CommandError(f"{answer} is no model of the list, no address and no file", Exit.USAGE)
+
+
+def _from_address(url: str, models: Path, sha256: str | None) -> Wanted:
+    check_url(url, has_sha256=sha256 is not None)
+    fetched = {"url": url, **({"sha256": sha256} if sha256 else {})}
+    command = f"edgectl model fetch {shlex.quote(url)}" + (f" --sha256 {sha256}" if sha256 else "")
+    return Wanted({"model.path": str(models / UrlSource(url).file_name)}, fetched, command=command)
+
+
+def _from_file(file: Path, models: Path) -> Wanted:
+    check_name(file.name)
+    read_gguf(file)
+    command = f"edgectl model import {shlex.quote(str(file))}"
+    return Wanted({"model.path": str(models / file.name)}, file=file, command=command)
 
 
 def bring(daemon: Daemon, model: Wanted) -> None:

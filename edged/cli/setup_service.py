@@ -12,8 +12,9 @@ from typing import Any
 from edged.cli.client import Daemon
 from edged.cli.errors import CommandError, Exit
 from edged.cli.terminal import StatusLine
+from edged.settings.keys import CREDENTIALS
 
-CREDENTIALS = Path("/etc/credstore")
+CREDENTIALS_STORE = Path("/etc/credstore")
 _UNIT, _SOCKET = "edged.service", "edged.socket"
 _LOOK_SECONDS = 0.25
 _LOOKS_AT_A_FAULT = 40
@@ -30,15 +31,20 @@ class Service:
         unit = _systemctl("cat", _UNIT)
         return cls() if unit.returncode == 0 and f" {config}\n" in unit.stdout else None
 
+    def credentials(self) -> dict[str, Path]:
+        """Return the secrets that it is given, by name."""
+        found = ((name, CREDENTIALS_STORE / f"edged.{name}") for name in CREDENTIALS)
+        return {name: path for name, path in found if path.exists()}
+
     def keep_password(self, password: str) -> None:
         """Give the broker's password to the service alone.
 
         Raises:
             CommandError: it can't be written.
         """
-        path = CREDENTIALS / "edged.mqtt_password"
+        path = CREDENTIALS_STORE / "edged.mqtt_password"
         try:
-            CREDENTIALS.mkdir(mode=0o700, exist_ok=True)
+            CREDENTIALS_STORE.mkdir(mode=0o700, exist_ok=True)
             path.unlink(missing_ok=True)
             with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123
                 file.write(f"{password}\n")

@@ -19,6 +19,15 @@ from edged.models.store import entry_of, no_progress, require_sha256, sha256_of,
 from edged.models.transfer import Transfer
 
 
+def check_name(name: str) -> None:
+    """Raise EdgedError (invalid) unless a model's file may be called so."""
+    if not re.fullmatch(r"\w[\w.+-]{0,199}\.gguf", name, re.ASCII):
+        raise invalid(
+            f"{name[:64]!r} is no plain name of a model: letters, digits, . _ + - and .gguf at its end",
+            param="name",
+        )
+
+
 class Incoming:
     """A file on its way into the models directory.
 
@@ -36,11 +45,7 @@ class Incoming:
     """
 
     def __init__(self, models_dir: Path, name: str, size_bytes: int, sha256: str | None = None) -> None:
-        if not re.fullmatch(r"\w[\w.+-]{0,199}\.gguf", name, re.ASCII):
-            raise invalid(
-                f"{name[:64]!r} is no plain name of a model: letters, digits, . _ + - and .gguf at its end",
-                param="name",
-            )
+        check_name(name)
         self._target = models_dir / name
         self._size = size_bytes
         self._sha256, self._digest = sha256, hashlib.sha256()

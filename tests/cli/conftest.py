@@ -51,6 +51,7 @@ _STATUS: dict[str, Any] = {
         "name": "smollm2-135m-instruct-q4_1",
         "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
         "chosen_by": "configuration",
+        "generates": True,
         "architecture": "llama",
         "quantisation": "Q4_1",
         "parameters": 134_515_008,

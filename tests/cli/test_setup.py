@@ -202,7 +202,7 @@ def test_password_goes_to_the_service_alone(
     inside: Inside, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     credentials = tmp_path / "credstore"
-    monkeypatch.setattr(setup_service, "CREDENTIALS", credentials)
+    monkeypatch.setattr(setup_service, "CREDENTIALS_STORE", credentials)
     (tmp_path / "password").write_text("secret\nmore\n")
     options = ["--broker", "mqtt://b", "--username", "u", "--password-file", str(tmp_path / "password")]
     for _ in range(2):
@@ -212,6 +212,30 @@ def test_password_goes_to_the_service_alone(
     kept = credentials / "edged.mqtt_password"
     assert (kept.read_text(), stat.S_IMODE(kept.stat().st_mode)) == ("secret\n", 0o600)
     assert stat.S_IMODE(credentials.stat().st_mode) == 0o700
+
+
+def test_secrets_of_the_service_count(
+    inside: Inside, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_service, "CREDENTIALS_STORE", tmp_path)
+    device.config.write_text('[http]\nlisten = "127.0.0.1:8080"\n')
+    code, _, err = inside("--yes")
+    assert (code, "http_token" in err) == (2, True)
+    (tmp_path / "edged.http_token").write_text("0123456789abcdef\n")
+    assert inside("--yes")[0] == 0
+
+
+def test_a_model_that_is_configured_elsewhere_stays(inside: Inside, device: Device, tiny_model: Path) -> None:
+    text = f'[model]\npath = "{tiny_model}"\n'
+    device.config.write_text(text)
+    assert inside("--yes")[0] == 0
+    assert device.config.read_text() == text
+
+
+def test_a_model_that_does_not_generate_is_asked_nothing(inside: Inside, daemon: SmallDaemon) -> None:
+    daemon.status["model"]["generates"] = False
+    code, out, _ = inside("--yes")
+    assert (code, "edgectl ask" in out) == (0, False)
 
 
 def test_password_of_a_person_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +271,8 @@ def test_nobody_to_ask_is_an_error(edgectl: Run, device: Device) -> None:
         (["--device-id", "Küche"], "must be 1 to 63"),
         (["--broker", "http://x"], "mqtt.url"),
         (["--model", "no-such"], "no-such is no model of the list"),
+        (["--model", "http://example.org/x.gguf"], "plain http"),
+        (["--model", str(EXAMPLE)], "is no plain name of a model"),
         (["--broker", "mqtt://b", "--username", "u", "--password-file", "/none"], "No such file"),
     ],
 )
