@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tools.vm.device import Device
+from tools.vm.device import STATUS, Device
+from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
+KERNEL = MEASURED
 PARTS = ("reloaded", "restarted", "stopped", "wrong_configuration", "upgraded", "removed", "purged")
 
 
@@ -38,12 +40,11 @@ def stopped(device: Device) -> str:
     """A stop lets what runs end, and tells the broker."""
     device.ready()
     asked = device.machine.start(device.asking("Hello", tokens=32))
-    device.machine.until("edgectl --json status | grep -q '\"running\": 1'")
+    device.machine.until(f"{STATUS} | grep -q '\"running\": 1'")
     device.machine.out("systemctl stop edged.socket edged.service", seconds=90)
     said = device.machine.ended(asked, "the ask")
     show(said.code == 0, f"what ran was cut off: {said.err}")
-    status = device.machine.out("mosquitto_sub -t edged/v1/device/status -C 1 -W 20")
-    show('"stopped"' in status, f"the broker was told {status}")
+    device.requester.wait(lambda: b'"stopped"' in (device.requester.retained("status") or b""))
     device.machine.out("systemctl start edged.socket edged.service")
     device.ready()
     return "the answer that ran was finished, the broker knows"
