@@ -74,8 +74,7 @@ def image(release: int, architecture: str) -> Image:
         MissingError: what it takes is not here.
         CalledProcessError: a tool failed; it has said why.
     """
-    packages = (*PACKAGES, "lz4", f"linux-image-cloud-{architecture}")
-    root = debian("vm", release, architecture, packages, _FILES)
+    root = system(release, architecture)
     made = Image(
         release,
         architecture,
@@ -88,6 +87,17 @@ def image(release: int, architecture: str) -> Image:
     ):
         _make_disk(root, made.disk)
     return made
+
+
+def system(release: int, architecture: str) -> Path:
+    """Return what is on the disk, as a directory.
+
+    Raises:
+        MissingError: what it takes is not here.
+        CalledProcessError: a tool failed; it has said why.
+    """
+    packages = (*PACKAGES, "lz4", f"linux-image-cloud-{architecture}")
+    return debian("vm", release, architecture, packages, _FILES)
 
 
 def payload(directory: Path, disk: Path) -> None:

@@ -63,20 +63,25 @@ def wrong_configuration(device: Device) -> str:
 
 
 def upgraded(device: Device) -> str:
-    """An upgrade keeps configuration, journal and model, and its socket."""
+    """An upgrade keeps configuration, journal and model, and its socket; what was accepted is answered."""
     run = device.machine.out
     socket, models = (
         "stat -c %i /run/edged/edged.sock",
         "sha256sum /var/lib/edged/models/* /etc/edged/edged.toml",
     )
     before = run(socket), run(models), device.pid()
+    asked = [f"upgraded-{number}" for number in range(4)]
+    for id in asked:
+        device.requester.ask(id, prompt="Hello", max_tokens=64)
+    device.requester.wait(lambda: all(device.requester.frames(id) for id in asked), 120)
     device.install("edged-next.deb")
     device.ready()
     show(run(socket) == before[0], "the socket is another one")
     show(run(models) == before[1], "model or configuration changed")
     show(device.pid() != before[2], "the old daemon still runs")
-    device.ask()
-    return f"to {run('dpkg-query -W -f ${Version} edged')}"
+    frames = device.ends(asked)
+    show(all(frame["type"] == "done" for frame in frames), f"not all are done: {frames}")
+    return f"to {run('dpkg-query -W -f ${Version} edged')}; {len(asked)} prompts of before are answered"
 
 
 def removed(device: Device) -> str:
