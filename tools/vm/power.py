@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tools.vm.device import Device
 from tools.vm.machine import MEASURED, Machine
-from tools.vm.stand import Stand
+from tools.vm.stand import GoneError, Stand
 from tools.vm.table import show
 from tools.vm.writes import rebuild, recorded
 
@@ -43,13 +43,24 @@ def cut(stand: Stand, cuts: int, seed: int) -> None:
                 stand.row(f"power: {name}", functools.partial(_sound, device, asked))
             if number <= cuts:
                 asked = [f"cut-{number}-{prompt}" for prompt in range(PROMPTS)]
-                least = _until_mid_answer(device, asked, log)
-                time.sleep(chance.uniform(0, LONGEST_SECONDS))
+                part = functools.partial(_cut, device, asked, log, disk, chance)
+                if not stand.row(f"power: cut {number}", part):
+                    raise GoneError
         finally:
             machine.cut_power()
-        if number <= cuts:
-            stand.row(f"power: cut {number}", functools.partial(_rebuilt, log, disk, chance, least))
         shutil.rmtree(place)
+
+
+def _cut(device: Device, asked: list[str], log: Path, disk: Path, chance: random.Random) -> str:
+    """The disk as the cut leaves it has a file system without a fault, once its journal is replayed."""
+    least = _until_mid_answer(device, asked, log)
+    time.sleep(chance.uniform(0, LONGEST_SECONDS))
+    device.machine.cut_power()
+    lost = rebuild(log, disk, chance, least=least)
+    subprocess.run(["e2fsck", "-E", "journal_only", disk], capture_output=True)
+    checked = subprocess.run(["e2fsck", "-fn", disk], capture_output=True, text=True)
+    show(checked.returncode == 0, f"the file system is not sound: {checked.stdout[-2000:]}")
+    return f"{lost.kept} writes kept, {lost.lost} lost, {lost.torn} torn; {lost.later} were yet to come"
 
 
 def _until_mid_answer(device: Device, asked: list[str], log: Path) -> int:
@@ -64,16 +75,6 @@ def _until_mid_answer(device: Device, asked: list[str], log: Path) -> int:
     least = recorded(log)
     device.requester.wait(lambda: any(has("chunk", id) for id in asked), 240)
     return least
-
-
-def _rebuilt(log: Path, disk: Path, chance: random.Random, least: int) -> str:
-    """The disk as it is after the cut has a file system without a fault, once its journal is replayed."""
-    lost = rebuild(log, disk, chance, least=least)
-    log.unlink()
-    subprocess.run(["e2fsck", "-E", "journal_only", disk], capture_output=True)
-    checked = subprocess.run(["e2fsck", "-fn", disk], capture_output=True, text=True)
-    show(checked.returncode == 0, f"the file system is not sound: {checked.stdout[-2000:]}")
-    return f"{lost.kept} writes kept, {lost.lost} lost, {lost.torn} torn; {lost.later} were yet to come"
 
 
 def _sound(device: Device, asked: list[str]) -> str:
