@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs dist deb smoke system-test lock clean
+.PHONY: help demo test lint docs dist deb smoke test-debian system-test lock clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,9 +38,14 @@ smoke: $(VENV)/.installed ## make one package and try it in one virtual machine 
 	$(BIN)/python -m tools.debian --release 12 --architecture amd64
 	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --scenario service --scenario setup
 
-system-test: deb $(VENV)/.installed-test ## try the packages on Debian in virtual machines (as root)
-	set -e; for machine in "12 amd64" "13 arm64"; do set -- $$machine; \
-	$(BIN)/python -m tools.vm --release $$1 --architecture $$2; done
+test-debian: $(VENV)/.installed ## run the fast tests on Debian 13's Python (as root)
+	$(BIN)/python -m tools.debian.suite
+
+system-test: deb $(VENV)/.installed-test ## try the packages on Debian in virtual machines (as root; an hour)
+	$(BIN)/python -m tools.vm --release 13 --architecture arm64 --cuts 10
+	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --cuts 3
+	$(BIN)/python -m tools.vm --release 12 --architecture arm64 --scenario service
+	$(BIN)/python -m tools.vm --release 13 --architecture amd64 --scenario service
 
 lock: ## write the lock files anew, with the newest versions that fit
 	set -e; uv=$$(mktemp -d); trap 'rm -rf "$$uv"' EXIT; \

@@ -122,7 +122,7 @@ def _environment(home: Path, target: Target) -> None:
         else:
             path.unlink(missing_ok=True)
     shutil.copytree(native(target.architecture), packages, dirs_exist_ok=True)
-    for name in _ours("edged"):
+    for name in ours("edged"):
         (packages / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, packages / name)
     (home / "bin").mkdir()
@@ -228,7 +228,8 @@ def _packed(text: str) -> bytes:
     return gzip.compress(text.encode(), 9, mtime=0)
 
 
-def _ours(directory: str) -> list[str]:
+def ours(directory: str) -> list[str]:
+    """Return the files below a directory that are the project's, by their paths."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", directory]
     listed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     return listed.rstrip("\0").split("\0")

@@ -14,6 +14,7 @@ from pip._vendor.packaging.markers import Marker
 from tools.debian.roots import MACHINES
 
 LOCK = Path(__file__).parents[2] / "requirements.lock"
+TEST_LOCK = LOCK.with_name("requirements-test.lock")
 LIBRARY = "llama-cpp-python"
 _UNUSED = {"diskcache"}
 """What the library's Python part would want, of which edged takes the C functions alone (docs/adr/0015)."""
@@ -22,10 +23,10 @@ _GLIBC = range(17, 37)
 """2.36 is Debian 12's. pip does not widen a tag: with one too old it silently takes an old version."""
 
 
-def pinned(python: str) -> dict[str, str]:
-    """Return the lock's entries, hashes and all, that hold for a Python version, by name."""
+def pinned(python: str, lock: Path = LOCK) -> dict[str, str]:
+    """Return a lock's entries, hashes and all, that hold for a Python version, by name."""
     entries = re.findall(
-        r"^([a-z0-9-]+)(==[^ ]+)(?: ; (.*?))? \\\n((?: +--hash=.*\n)+)", LOCK.read_text(), re.M
+        r"^([a-z0-9-]+)(==[^ ]+)(?: ; (.*?))? \\\n((?: +--hash=.*\n)+)", lock.read_text(), re.M
     )
     here = {"python_version": python, "python_full_version": f"{python}.0"}
     return {
@@ -35,13 +36,13 @@ def pinned(python: str) -> dict[str, str]:
     }
 
 
-def install_wheels(target: Path, python: str, architecture: str) -> None:
-    """Unpack all wheels but the library's into `target`, for a Python that need not be here.
+def install_wheels(target: Path, python: str, architecture: str, lock: Path = LOCK) -> None:
+    """Unpack all wheels of a lock but the library's into `target`, for a Python that need not be here.
 
     Raises:
         CalledProcessError: pip found none that has a pinned hash and suits; it has said which.
     """
-    wanted = [entry for name, entry in pinned(python).items() if name not in {LIBRARY, *_UNUSED}]
+    wanted = [entry for name, entry in pinned(python, lock).items() if name not in {LIBRARY, *_UNUSED}]
     machine = MACHINES[architecture]
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in reversed(_GLIBC)]
     platforms += [f"manylinux2014_{machine}"]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
+from tests.brokers import Mosquitto
+from tests.e2e.mqtt.conftest import Requester
+from tools.vm.image import HOST
 from tools.vm.machine import Machine
+from tools.vm.table import ShownError
 
 PAYLOAD = "/payload"
 CONFIGURATION = """\
@@ -16,8 +21,10 @@ path = "/var/lib/edged/models/tiny.gguf"
 context = 512
 sequences = 2
 [mqtt]
-url = "mqtt://127.0.0.1"
+url = "mqtt://{host}:{port}"
 """
+STATUS = "curl -s -m 10 --unix-socket /run/edged/edged.sock http://edged/v1/status"
+"""Asks for the status, and is fast on an emulated processor."""
 
 
 class Device:
@@ -25,10 +32,18 @@ class Device:
 
     Attributes:
         machine: where it runs.
+        requester: asks it over MQTT.
+
+    Args:
+        machine: where it runs.
+        broker: runs on the host, and so outlives the machine.
+        requester: asks it there.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, broker: Mosquitto, requester: Requester) -> None:
         self.machine = machine
+        self.requester = requester
+        self._configuration = CONFIGURATION.format(host=HOST, port=broker.port)
 
     def prepare(self) -> None:
         """Make the users, and mount what the host brought along."""
@@ -45,12 +60,12 @@ class Device:
             f"DEBIAN_FRONTEND=noninteractive apt-get {options} install {PAYLOAD}/{package}", seconds=600
         )
 
-    def configure(self, text: str = CONFIGURATION) -> None:
+    def configure(self) -> None:
         """Give edged the tiny model, a broker and one user who may ask."""
         run = self.machine.out
         run("install -d -o edged -g edged /var/lib/edged/models")
         run(f"install -o edged -g edged -m 644 {PAYLOAD}/tiny.gguf /var/lib/edged/models/tiny.gguf")
-        run(f"printf %s {shlex.quote(text)} > /etc/edged/edged.toml")
+        run(f"printf %s {shlex.quote(self._configuration)} > /etc/edged/edged.toml")
         run("usermod --append --groups edged ada")
         run("systemctl restart edged.service")
 
@@ -65,14 +80,31 @@ class Device:
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's own word."""
-        status: dict[str, Any] = json.loads(self.machine.out("edgectl --json status"))
+        status: dict[str, Any] = json.loads(self.machine.out(STATUS))
         return status
 
     def ready(self, seconds: float = 240) -> float:
         """Wait for an engine that serves; return the seconds that it took."""
-        return self.machine.until(
-            'edgectl --json status 2>/dev/null | grep -q \'"state": "ready"\'', seconds=seconds
-        )
+        return self.machine.until(f'{STATUS} | grep -q \'"state": "ready"\'', seconds=seconds)
+
+    def ends(self, ids: Iterable[str], seconds: float = 240) -> list[dict[str, Any]]:
+        """Wait until requests over MQTT have ended; return their last frames.
+
+        Raises:
+            ShownError: they did not.
+        """
+        wanted = set(ids)
+
+        def ended() -> dict[str, dict[str, Any]]:
+            frames = (self.requester.frames(id) for id in wanted)
+            return {one["id"]: one for each in frames for one in each if one["type"] in {"done", "error"}}
+
+        try:
+            self.requester.wait(lambda: len(ended()) == len(wanted), seconds)
+        except AssertionError as error:
+            missing = sorted(wanted - set(ended()))
+            raise ShownError(f"not answered within {seconds:.0f} s: {missing}; heard: {error}") from None
+        return list(ended().values())
 
     def property(self, name: str, unit: str = "edged.service") -> str:
         """Return what systemd says of a unit."""

@@ -14,7 +14,7 @@ AGENT = Path(__file__).with_name("agent.py")
 
 PACKAGES = (
     "systemd", "systemd-sysv", "udev", "kmod", "procps", "initramfs-tools", "zstd", "python3", "libgomp1",
-    "libstdc++6", "init-system-helpers", "mosquitto", "mosquitto-clients", "curl", "lsof",
+    "libstdc++6", "init-system-helpers", "curl",
 )  # fmt: skip
 
 # Small, as an emulated processor unpacks it at each boot.
@@ -34,6 +34,15 @@ Restart=always
 OOMScoreAdjust=-1000
 [Install]
 WantedBy=sysinit.target
+"""
+HOST = "10.0.2.2"
+"""Where a machine finds its host."""
+_NETWORK = """\
+[Match]
+Name=e*
+[Network]
+Address=10.0.2.15/24
+LinkLocalAddressing=no
 """
 # Nobody logs in, and timers would disturb.
 _MASKED = (
@@ -65,8 +74,7 @@ def image(release: int, architecture: str) -> Image:
         MissingError: what it takes is not here.
         CalledProcessError: a tool failed; it has said why.
     """
-    packages = (*PACKAGES, "lz4", f"linux-image-cloud-{architecture}")
-    root = debian("vm", release, architecture, packages, _FILES)
+    root = system(release, architecture)
     made = Image(
         release,
         architecture,
@@ -74,9 +82,22 @@ def image(release: int, architecture: str) -> Image:
         kernel=next(root.glob("boot/vmlinuz-*")),
         initrd=next(root.glob("boot/initrd.img-*")),
     )
-    if not made.disk.exists() or made.disk.stat().st_mtime < AGENT.stat().st_mtime:
+    if not made.disk.exists() or made.disk.stat().st_mtime < max(
+        path.stat().st_mtime for path in (AGENT, Path(__file__))
+    ):
         _make_disk(root, made.disk)
     return made
+
+
+def system(release: int, architecture: str) -> Path:
+    """Return what is on the disk, as a directory.
+
+    Raises:
+        MissingError: what it takes is not here.
+        CalledProcessError: a tool failed; it has said why.
+    """
+    packages = (*PACKAGES, "lz4", f"linux-image-cloud-{architecture}")
+    return debian("vm", release, architecture, packages, _FILES)
 
 
 def payload(directory: Path, disk: Path) -> None:
@@ -96,6 +117,9 @@ def _make_disk(root: Path, disk: Path) -> None:
     wants = units / "sysinit.target.wants"
     wants.mkdir(exist_ok=True)
     (wants / "agent.service").symlink_to("../agent.service")
+    (copy / "etc/systemd/network/host.network").write_text(_NETWORK)
+    networkd = "systemd-networkd.service"
+    (units / "multi-user.target.wants" / networkd).symlink_to(f"/usr/lib/systemd/system/{networkd}")
     for unit in _MASKED:
         (units / unit).unlink(missing_ok=True)
         (units / unit).symlink_to("/dev/null")

@@ -24,6 +24,8 @@ from typing import Any
 from tools.vm.image import Image
 
 BOOT_SECONDS = 300
+MEASURED = ("psi=1",)
+"""Words for a kernel that measures memory's pressure, and has control groups anyway."""
 MEMORY_MEGABYTES = 1024
 _QEMU = {
     # What a Pi 4 has; of x86-64 all that the emulator knows.
@@ -58,7 +60,7 @@ class Machine:
         directory: for its disk, console and sockets; a later machine with the same one has the same disk.
         payload: another disk, read-only, which is mounted at /payload.
         kernel_options: more words for the kernel.
-        clock: what its clock shows at start, as qemu's -rtc takes it.
+        log: a file that gets every write to its disk (tools/vm/writes.py).
     """
 
     def __init__(
@@ -67,13 +69,14 @@ class Machine:
         directory: Path,
         *,
         payload: Path | None = None,
-        kernel_options: Sequence[str] = ("psi=1",),
-        clock: str = "utc",
+        kernel_options: Sequence[str] = MEASURED,
+        log: Path | None = None,
     ) -> None:
         self.image = image
         self.boot = ""
         self._directory = directory
-        self._command = self._qemu(payload, kernel_options, clock)
+        self._log = log
+        self._command = self._qemu(payload, kernel_options)
         self._process: subprocess.Popen[bytes] | None = None
         self._port: socket.socket | None = None
         self._numbers = itertools.count(1)
@@ -91,6 +94,8 @@ class Machine:
         if not self.disk.exists():
             of_image = ["-F", "raw", "-b", str(self.image.disk)]
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *of_image, self.disk], check=True)
+        if self._log:
+            self._log.write_bytes(b"")
         (self._directory / "agent").unlink(missing_ok=True)
         with (self._directory / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -230,7 +235,7 @@ class Machine:
         future = self._answers.pop(words["id"])
         future.set_result(Said(words["code"], words["out"], words["err"]))
 
-    def _qemu(self, payload: Path | None, kernel_options: Sequence[str], clock: str) -> list[str]:
+    def _qemu(self, payload: Path | None, kernel_options: Sequence[str]) -> list[str]:
         kind = self.image.architecture
         append = [
             "root=/dev/vda", "rw", f"console={_CONSOLE[kind]}", "loglevel=4", "systemd.show_status=false",
@@ -238,10 +243,10 @@ class Machine:
         ]  # fmt: skip
         command = [
             *_QEMU[kind], "-accel", "tcg,thread=multi", "-smp", "2", "-m", str(MEMORY_MEGABYTES),
-            "-nodefaults", "-no-reboot", "-display", "none", "-nic", "none", "-rtc", f"base={clock}",
+            "-nodefaults", "-no-reboot", "-display", "none", "-nic", "user,model=virtio-net-pci",
             "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd), "-append", " ".join(append),
             "-serial", f"file:{self._directory / 'console.log'}",
-            "-drive", f"file={self.disk},if=virtio,format=qcow2,cache=unsafe",
+            *self._drive(),
             "-device", "virtio-serial-pci",
             "-chardev", f"socket,id=agent,path={self._directory / 'agent'},server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=edged.agent", "-device", "virtio-rng-pci",
@@ -249,3 +254,19 @@ class Machine:
         if payload is not None:
             command += ["-drive", f"file={payload},if=virtio,format=raw,readonly=on"]
         return command
+
+    def _drive(self) -> list[str]:
+        """Return the disk, with the log of its writes where one is wanted."""
+        disk = f"driver=qcow2,node-name=disk,file.driver=file,file.filename={self.disk},cache.no-flush=on"
+        device = ["-device", "virtio-blk-pci,drive=disk"]
+        if self._log is None:
+            return ["-blockdev", disk, *device]
+        log = f"log.driver=file,log.filename={self._log},log-super-update-interval=1"
+        device[-1] = device[-1].replace("=disk", "=logged")
+        return [
+            "-blockdev",
+            disk,
+            "-blockdev",
+            f"driver=blklogwrites,node-name=logged,file=disk,{log}",
+            *device,
+        ]

@@ -28,7 +28,5 @@ def refuse_waiting(listeners: Iterable[socket.socket], error: EdgedError) -> int
                 with connection, contextlib.suppress(OSError):
                     connection.setblocking(False)
                     connection.send(answer)
-                    connection.recv(
-                        _REQUEST_BYTES
-                    )  # what is unread at the close would take the answer with it
+                    connection.recv(_REQUEST_BYTES)  # unread at the close, it would take the answer with it
     return refused

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tools.vm.device import Device
+from tools.vm.device import STATUS, Device
+from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
+KERNEL = MEASURED
 PARTS = ("jump",)
 _TODAY = "2030-01-01 12:00:00"
 
@@ -15,7 +17,7 @@ def jump(device: Device) -> str:
     run("date -s '1970-01-02 00:00:00' && systemctl restart edged.service", seconds=60)
     device.ready()
     asked = device.machine.start(device.asking("Hello", tokens=32).replace("ask ", "ask --ttl 300 ", 1))
-    device.machine.until("edgectl --json status | grep -Eq '\"accepted\": [1-9]'")
+    device.machine.until(f"{STATUS} | grep -Eq '\"accepted\": [1-9]'")
     run(f"date -s '{_TODAY}'")
     said = device.machine.ended(asked, "the ask over the jump", 240)
     show(said.code == 0, f"the ask over the jump: {said.err}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-
 from tools.vm.device import Device
+from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
+KERNEL = MEASURED
 PARTS = ("engine_killed", "engine_stopped", "daemon_killed", "daemon_stopped")
 
-_FRAMES = "/root/frames"
+PROMPTS = 3
 
 
 def engine_killed(device: Device) -> str:
@@ -49,25 +48,12 @@ def daemon_killed(device: Device) -> str:
 def daemon_stopped(device: Device) -> str:
     """The watchdog replaces a daemon that does not move, and accepted prompts are answered."""
     device.ready()
-    before, asked = device.pid(), 3
-    prompts = [
-        json.dumps({"id": f"stop-{number}", "prompt": "Hello", "max_tokens": 40}) for number in range(asked)
-    ]
-    ask = "; ".join(
-        f"mosquitto_pub -q 1 -t edged/v1/device/ask/test -m {shlex.quote(each)}" for each in prompts
-    )
-    device.machine.start(f"mosquitto_sub -q 1 -t 'edged/v1/device/reply/test/#' -F %p > {_FRAMES}")
-    device.machine.until(f"test -e {_FRAMES}")
-    device.machine.out(ask)
-    device.machine.until(
-        f"test $(journalctl -q -u edged.service -o cat | grep -c 'accepted.*stop-') -ge {asked}"
-    )
+    before, asked = device.pid(), [f"stopped-{number}" for number in range(PROMPTS)]
+    for id in asked:
+        device.requester.ask(id, prompt="Hello", max_tokens=40)
+    device.requester.wait(lambda: all(device.requester.frames(id) for id in asked), 120)
     device.machine.out(f"kill -STOP {before}")
     seconds = device.machine.until(f"! kill -0 {before} 2>/dev/null", seconds=240)
-    # Terminal frames alone: whatever the number of chunks, each prompt ends in one.
-    ended = f'grep -E \'"type": ?"(done|error)"\' {_FRAMES}'
-    device.machine.until(f"test $({ended} | wc -l) -ge {asked}", seconds=300)
-    frames = device.machine.out(f"pkill mosquitto_sub; {ended}").splitlines()
-    show(len(frames) == asked, f"{len(frames)} terminal frames for {asked} prompts")
-    show(all(json.loads(frame)["type"] == "done" for frame in frames), f"not all are done: {frames}")
-    return f"the watchdog ended it after {seconds:.0f} s; {asked} accepted prompts were answered"
+    frames = device.ends(asked, 300)
+    show(all(frame["type"] == "done" for frame in frames), f"not all are done: {frames}")
+    return f"the watchdog ended it after {seconds:.0f} s; {len(asked)} accepted prompts were answered"

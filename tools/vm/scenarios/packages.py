@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tools.vm.device import Device
+from tools.vm.device import STATUS, Device
+from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
+KERNEL = MEASURED
 PARTS = ("reloaded", "restarted", "stopped", "wrong_configuration", "upgraded", "removed", "purged")
 
 
@@ -38,12 +40,11 @@ def stopped(device: Device) -> str:
     """A stop lets what runs end, and tells the broker."""
     device.ready()
     asked = device.machine.start(device.asking("Hello", tokens=32))
-    device.machine.until("edgectl --json status | grep -q '\"running\": 1'")
+    device.machine.until(f"{STATUS} | grep -q '\"running\": 1'")
     device.machine.out("systemctl stop edged.socket edged.service", seconds=90)
     said = device.machine.ended(asked, "the ask")
     show(said.code == 0, f"what ran was cut off: {said.err}")
-    status = device.machine.out("mosquitto_sub -t edged/v1/device/status -C 1 -W 20")
-    show('"stopped"' in status, f"the broker was told {status}")
+    device.requester.wait(lambda: b'"stopped"' in (device.requester.retained("status") or b""))
     device.machine.out("systemctl start edged.socket edged.service")
     device.ready()
     return "the answer that ran was finished, the broker knows"
@@ -62,20 +63,25 @@ def wrong_configuration(device: Device) -> str:
 
 
 def upgraded(device: Device) -> str:
-    """An upgrade keeps configuration, journal and model, and its socket."""
+    """An upgrade keeps configuration, journal and model, and its socket; what was accepted is answered."""
     run = device.machine.out
     socket, models = (
         "stat -c %i /run/edged/edged.sock",
         "sha256sum /var/lib/edged/models/* /etc/edged/edged.toml",
     )
     before = run(socket), run(models), device.pid()
+    asked = [f"upgraded-{number}" for number in range(4)]
+    for id in asked:
+        device.requester.ask(id, prompt="Hello", max_tokens=64)
+    device.requester.wait(lambda: all(device.requester.frames(id) for id in asked), 120)
     device.install("edged-next.deb")
     device.ready()
     show(run(socket) == before[0], "the socket is another one")
     show(run(models) == before[1], "model or configuration changed")
     show(device.pid() != before[2], "the old daemon still runs")
-    device.ask()
-    return f"to {run('dpkg-query -W -f ${Version} edged')}"
+    frames = device.ends(asked)
+    show(all(frame["type"] == "done" for frame in frames), f"not all are done: {frames}")
+    return f"to {run('dpkg-query -W -f ${Version} edged')}; {len(asked)} prompts of before are answered"
 
 
 def removed(device: Device) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from tools.vm.device import PAYLOAD, Device
+from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
-PARTS = ("installed", "first_ask", "journal_fields", "daemon_is_confined", "engine_is_confined", "peers")
+KERNEL = MEASURED
+PARTS = ("first_ask", "journal_fields", "daemon_is_confined", "engine_is_confined", "peers")
 _STATUS = "grep -E 'Seccomp:|NoNew|CapEff|CapBnd'"
 
 
