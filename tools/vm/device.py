@@ -32,6 +32,7 @@ class Device:
 
     Attributes:
         machine: where it runs.
+        broker: the device's.
         requester: asks it over MQTT.
 
     Args:
@@ -42,6 +43,7 @@ class Device:
 
     def __init__(self, machine: Machine, broker: Mosquitto, requester: Requester) -> None:
         self.machine = machine
+        self.broker = broker
         self.requester = requester
         self._configuration = CONFIGURATION.format(host=HOST, port=broker.port)
 

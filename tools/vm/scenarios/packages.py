@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 from tools.vm.device import STATUS, Device
 from tools.vm.machine import MEASURED
 from tools.vm.table import show
@@ -86,12 +90,11 @@ def upgraded(device: Device) -> str:
 
 def removed(device: Device) -> str:
     """Removed: no process, no program; configuration and state stay, and the broker forgets the device."""
-    retained = "mosquitto_sub -t 'edged/#' --retained-only -W 3 -F %t || true"
-    show(device.machine.out(retained), "the broker keeps nothing beforehand")
     device.machine.out("echo edged edged/forget boolean true | debconf-set-selections")
     device.machine.out("DEBIAN_FRONTEND=noninteractive apt-get -q -y remove edged", seconds=300)
-    left = device.machine.out(retained)
-    show(not left, f"the broker keeps {left}")
+    command = ["mqtt", "forget", "device", "--broker", device.broker.url, "--json"]
+    said = subprocess.run([sys.executable, "-m", "edged.cli.main", *command], capture_output=True, text=True)
+    show(json.loads(said.stdout).get("removed") == [], f"what the broker kept: {said.stdout}{said.stderr}")
     show(device.machine.run("pgrep -u edged").code != 0, "processes are left")
     left = device.machine.run(
         "test -e /usr/lib/edged || test -e /usr/bin/edged || test -e /run/edged/edged.sock"

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from tools.vm.device import PAYLOAD, Device
+from tests.brokers import Mosquitto
+from tools.vm.device import PAYLOAD, STATUS, Device
+from tools.vm.image import HOST
+from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
+KERNEL = MEASURED
 PARTS = ("hidden_model", "imported", "set_up")
 
 _HOME = "/home/ada"
@@ -18,7 +27,7 @@ def hidden_model(device: Device) -> str:
     run(f"install -o ada -g ada -m 644 {PAYLOAD}/tiny.gguf {_HOME}/mine.gguf && chmod 755 {_HOME}")
     run(f"sed -i 's,^path = .*,path = \"{_HOME}/mine.gguf\",' /etc/edged/edged.toml")
     run("systemctl restart edged.service", seconds=60)
-    device.machine.until("edgectl --json status | grep -q '\"phase\": \"degraded\"'")
+    device.machine.until(f"{STATUS} | grep -q '\"phase\": \"degraded\"'")
     found = json.loads(device.machine.run("edgectl --json doctor").out)
     told = [check for check in found if f"edgectl model import {_HOME}/mine.gguf" in check["remedy"]]
     show(told, f"doctor does not name the file: {found}")
@@ -42,22 +51,33 @@ def set_up(device: Device) -> str:
     """A fresh configuration, a broker that wants a login: one command, and the first answer is there."""
     run = device.machine.out
     run(f"dpkg-deb --fsys-tarfile {PAYLOAD}/edged.deb | tar -xO ./etc/edged/edged.toml > /etc/edged/edged.toml")
-    run("mosquitto_passwd -b -c /etc/mosquitto/passwd device secret && chmod 644 /etc/mosquitto/passwd")
-    run(
-        "printf 'listener 1884 127.0.0.1\\npassword_file /etc/mosquitto/passwd\\nallow_anonymous false\\n'"
-        " > /etc/mosquitto/conf.d/login.conf && systemctl restart mosquitto"
-    )
     run("echo secret > /root/password")
-    said = run(
-        "edgectl setup --yes --device-id device --broker mqtt://127.0.0.1:1884 --username device"
-        f" --password-file /root/password --model {_HOME}/mine.gguf",
-        seconds=300,
-    )
-    show("$ edgectl ask" in said, f"no first question: {said}")
+    with _broker_with_login() as broker:
+        said = run(
+            f"edgectl setup --yes --device-id device --broker mqtt://{HOST}:{broker.port} --username device"
+            f" --password-file /root/password --model {_HOME}/mine.gguf",
+            seconds=300,
+        )
+        show("$ edgectl ask" in said, f"no first question: {said}")
+        device.machine.until(f"{STATUS} | grep -q '\"state\": \"connected\"'")
     show(run("stat -c '%a %U' /etc/credstore/edged.mqtt_password") == "600 root", "the password is open")
     show("secret" not in run("cat /etc/edged/edged.toml"), "the password is in the configuration")
-    device.machine.until("edgectl --json status | grep -q '\"state\": \"connected\"'")
-    run("rm /etc/mosquitto/conf.d/login.conf && systemctl restart mosquitto")
+    run("rm /etc/credstore/edged.mqtt_password")
     device.configure()
     device.ready()
     return "configured, started, a model from /home, logged in at the broker, asked"
+
+
+@contextmanager
+def _broker_with_login() -> Iterator[Mosquitto]:
+    with tempfile.TemporaryDirectory() as place:
+        passwords = Path(place) / "passwords"
+        subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "device", "secret"], check=True)
+        passwords.chmod(0o644)
+        config = f"password_file {passwords}\nallow_anonymous false"
+        broker = Mosquitto(Path(place) / "broker", config=config)
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.kill()
