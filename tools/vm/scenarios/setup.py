@@ -16,7 +16,7 @@ from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
 KERNEL = MEASURED
-PARTS = ("hidden_model", "imported", "set_up")
+PARTS = ("hidden_model", "imported", "set_up", "drop_in_for_vcgencmd")
 
 _HOME = "/home/ada"
 
@@ -27,7 +27,7 @@ def hidden_model(device: Device) -> str:
     run(f"install -o ada -g ada -m 644 {PAYLOAD}/tiny.gguf {_HOME}/mine.gguf && chmod 755 {_HOME}")
     run(f"sed -i 's,^path = .*,path = \"{_HOME}/mine.gguf\",' /etc/edged/edged.toml")
     run("systemctl restart edged.service", seconds=60)
-    device.machine.until(f"{STATUS} | grep -q '\"phase\": \"degraded\"'")
+    device.machine.until(f'{STATUS} | grep -q \'"phase": "degraded"\'')
     found = json.loads(device.machine.run("edgectl --json doctor").out)
     told = [check for check in found if f"edgectl model import {_HOME}/mine.gguf" in check["remedy"]]
     show(told, f"doctor does not name the file: {found}")
@@ -50,7 +50,9 @@ def imported(device: Device) -> str:
 def set_up(device: Device) -> str:
     """A fresh configuration, a broker that wants a login: one command, and the first answer is there."""
     run = device.machine.out
-    run(f"dpkg-deb --fsys-tarfile {PAYLOAD}/edged.deb | tar -xO ./etc/edged/edged.toml > /etc/edged/edged.toml")
+    run(
+        f"dpkg-deb --fsys-tarfile {PAYLOAD}/edged.deb | tar -xO ./etc/edged/edged.toml > /etc/edged/edged.toml"
+    )
     run("echo secret > /root/password")
     with _broker_with_login() as broker:
         said = run(
@@ -59,13 +61,37 @@ def set_up(device: Device) -> str:
             seconds=300,
         )
         show("$ edgectl ask" in said, f"no first question: {said}")
-        device.machine.until(f"{STATUS} | grep -q '\"state\": \"connected\"'")
+        device.machine.until(f'{STATUS} | grep -q \'"state": "connected"\'')
     show(run("stat -c '%a %U' /etc/credstore/edged.mqtt_password") == "600 root", "the password is open")
     show("secret" not in run("cat /etc/edged/edged.toml"), "the password is in the configuration")
     run("rm /etc/credstore/edged.mqtt_password")
     device.configure()
     device.ready()
     return "configured, started, a model from /home, logged in at the broker, asked"
+
+
+def drop_in_for_vcgencmd(device: Device) -> str:
+    """The device that vcgencmd needs is open with the drop-in alone; another stands in for it here."""
+    run, drop_ins = device.machine.out, "/etc/systemd/system/edged.service.d"
+    example = "/usr/share/doc/edged/examples/vcgencmd.conf"
+    run("mknod -m 660 /dev/vcio c 5 1 && chgrp video /dev/vcio")
+    # It runs as the daemon does: in its sandbox and its control group.
+    look = "dd if=/dev/vcio of=/dev/null count=0 iflag=nonblock 2>/dev/null && echo open || echo closed"
+    run(
+        f"install -d {drop_ins} && printf '[Service]\\nExecStartPre=/bin/sh -c \"%s\"\\n' '{look}' > {drop_ins}/look.conf"
+    )
+    anew = "systemctl daemon-reload && systemctl restart edged.service"
+    for step, expected in (("true", "closed"), (f"cp {example} {drop_ins}/vcgencmd.conf", "open")):
+        run(f"{step} && {anew}", seconds=90)
+        told = [entry["MESSAGE"] for entry in device.journal("-n", "30")]
+        found = [word for word in told if word in ("open", "closed")][-1]
+        show(found == expected, f"/dev/vcio is {found}, not {expected}")
+    run(
+        f"rm -r {drop_ins} /dev/vcio && systemctl daemon-reload && systemctl restart edged.service",
+        seconds=90,
+    )
+    device.ready()
+    return "closed without it, open with it"
 
 
 @contextmanager
