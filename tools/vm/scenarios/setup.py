@@ -50,9 +50,8 @@ def imported(device: Device) -> str:
 def set_up(device: Device) -> str:
     """A fresh configuration, a broker that wants a login: one command, and the first answer is there."""
     run = device.machine.out
-    run(
-        f"dpkg-deb --fsys-tarfile {PAYLOAD}/edged.deb | tar -xO ./etc/edged/edged.toml > /etc/edged/edged.toml"
-    )
+    fresh = f"dpkg-deb --fsys-tarfile {PAYLOAD}/edged.deb | tar -xO ./etc/edged/edged.toml"
+    run(f"{fresh} > /etc/edged/edged.toml")
     run("echo secret > /root/password")
     with _broker_with_login() as broker:
         said = run(
@@ -77,19 +76,15 @@ def drop_in_for_vcgencmd(device: Device) -> str:
     run("mknod -m 660 /dev/vcio c 5 1 && chgrp video /dev/vcio")
     # It runs as the daemon does: in its sandbox and its control group.
     look = "dd if=/dev/vcio of=/dev/null count=0 iflag=nonblock 2>/dev/null && echo open || echo closed"
-    run(
-        f"install -d {drop_ins} && printf '[Service]\\nExecStartPre=/bin/sh -c \"%s\"\\n' '{look}' > {drop_ins}/look.conf"
-    )
+    unit = f'[Service]\\nExecStartPre=/bin/sh -c "{look}"\\n'
+    run(f"install -d {drop_ins} && printf '{unit}' > {drop_ins}/look.conf")
     anew = "systemctl daemon-reload && systemctl restart edged.service"
     for step, expected in (("true", "closed"), (f"cp {example} {drop_ins}/vcgencmd.conf", "open")):
         run(f"{step} && {anew}", seconds=90)
         told = [entry["MESSAGE"] for entry in device.journal("-n", "30")]
         found = [word for word in told if word in ("open", "closed")][-1]
         show(found == expected, f"/dev/vcio is {found}, not {expected}")
-    run(
-        f"rm -r {drop_ins} /dev/vcio && systemctl daemon-reload && systemctl restart edged.service",
-        seconds=90,
-    )
+    run(f"rm -r {drop_ins} /dev/vcio && {anew}", seconds=90)
     device.ready()
     return "closed without it, open with it"
 
