@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, place / "tree" / name)
     backend = place / "backend"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", backend, "setuptools>=77"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(backend), "setuptools>=77"]
     subprocess.run(pip, check=True)
     build = "import setuptools.build_meta as b; b.build_sdist('..'); b.build_wheel('..')"
     environment = {**os.environ, "PYTHONPATH": str(backend)}

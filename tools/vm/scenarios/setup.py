@@ -32,7 +32,7 @@ def hidden_model(device: Device) -> str:
     told = [check for check in found if f"edgectl model import {_HOME}/mine.gguf" in check["remedy"]]
     show(told, f"doctor does not name the file: {found}")
     show(device.property("NRestarts") == "0", "the daemon was started again")
-    return told[0]["says"]
+    return str(told[0]["says"])
 
 
 def imported(device: Device) -> str:
