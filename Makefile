@@ -36,7 +36,7 @@ deb: $(VENV)/.installed ## make the Debian packages in dist/ (as root; minutes, 
 
 smoke: $(VENV)/.installed ## make one package and try it in one virtual machine (as root)
 	$(BIN)/python -m tools.debian --release 12 --architecture amd64
-	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --scenario service --scenario setup
+	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --scenario service
 
 test-debian: $(VENV)/.installed ## run the fast tests on Debian 13's Python (as root)
 	$(BIN)/python -m tools.debian.suite
