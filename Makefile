@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs cluster lock clean
+.PHONY: help demo test lint docs cluster dist deb smoke test-debian system-test lock clean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## install into .venv, fetch the default model, start the daemon and ask it
 	@$(BIN)/python tools/demo.py
@@ -31,6 +31,27 @@ cluster: $(VENV)/.installed-test ## kill a node of a NATS cluster and cut a brid
 	mkdir -p .cache && $(BIN)/python tools/make_tiny_model.py --out .cache/tiny.gguf
 	$(BIN)/python -m tools.cluster nats --model .cache/tiny.gguf
 	$(BIN)/python -m tools.cluster bridge --model .cache/tiny.gguf
+
+dist: ## make source archive and wheel in dist/
+	set -e; build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; \
+	$(PYTHON) -m venv "$$build"; "$$build/bin/pip" install --quiet build; \
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) "$$build/bin/python" -m build --outdir dist .
+
+deb: $(VENV)/.installed ## make the Debian packages in dist/ (as root; minutes, the first time half an hour)
+	$(BIN)/python -m tools.debian
+
+smoke: $(VENV)/.installed ## make one package and try it in one virtual machine (as root)
+	$(BIN)/python -m tools.debian --release 12 --architecture amd64
+	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --scenario service
+
+test-debian: $(VENV)/.installed ## run the fast tests on Debian 13's Python (as root)
+	$(BIN)/python -m tools.debian.suite
+
+system-test: deb $(VENV)/.installed-test ## try the packages on Debian in virtual machines (as root; an hour)
+	$(BIN)/python -m tools.vm --release 13 --architecture arm64 --cuts 10
+	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --cuts 3
+	$(BIN)/python -m tools.vm --release 12 --architecture arm64 --scenario service
+	$(BIN)/python -m tools.vm --release 13 --architecture amd64 --scenario service
 
 lock: ## write the lock files anew, with the newest versions that fit
 	set -e; uv=$$(mktemp -d); trap 'rm -rf "$$uv"' EXIT; \

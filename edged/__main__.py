@@ -7,6 +7,7 @@ import asyncio
 import faulthandler
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,7 @@ from edged import __version__, log, paths
 from edged.errors import EdgedError, ErrorCode
 from edged.progress import STANDS_STILL
 from edged.settings import SettingsError, load
+from edged.systemd import listen_fds
 
 WRONG_CONFIGURATION = os.EX_CONFIG  # 78: the unit does not restart on it
 CANNOT_START = 1
@@ -53,6 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except SettingsError as error:
         for fault in error.faults:
             print(f"edged: {fault}", file=sys.stderr)  # noqa: T201
+        _refuse(error.faults)
         return WRONG_CONFIGURATION
     log.configure(settings.log_level)
     faulthandler.enable()  # a watchdog's SIGABRT leaves the stacks, even of a daemon that runs no Python
@@ -70,6 +73,15 @@ def _run(arguments: argparse.Namespace) -> int:
         structlog.get_logger("edged").exception("edged failed; please report this")
         return CANNOT_START
     return 0
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    """Tell those who wait on a socket of systemd's that the configuration is wrong."""
+    if waited_on := listen_fds():
+        from edged.frontends.http.refusal import refuse_waiting
+
+        message = f"the daemon can't start, its configuration is wrong: {'; '.join(faults)}"
+        refuse_waiting(waited_on, EdgedError(ErrorCode.SHUTTING_DOWN, message))
 
 
 if __name__ == "__main__":

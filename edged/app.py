@@ -24,6 +24,7 @@ from edged.engine.client import Engine
 from edged.engine.plan import Planner
 from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http import HttpFrontend
+from edged.restarts import SETTLED_SECONDS, Restarts
 from edged.settings import Settings, SettingsError, changes, load, reloaded
 from edged.systemd import Notifier, listen_fds
 from edged.telemetry.service import Telemetry
@@ -125,6 +126,9 @@ class App:
             stack.enter_context(self._signals())
             self._liveness.start()
             stack.callback(self._liveness.stop)
+            restarts = Restarts(self._settings.state_dir)
+            if self._notifier.address is not None:  # whoever starts it by hand need not wait
+                await self._wait(restarts.begin())
             if self._durable is not None:
                 stack.push_async_callback(self._durable.journal.close)
                 await self._durable.open()
@@ -141,6 +145,7 @@ class App:
             _log.info("edged has started", version=__version__, pid=os.getpid())
             self._judge.extends = False
             self._notifier.ready(line(self._core))
+            asyncio.get_running_loop().call_later(SETTLED_SECONDS, restarts.settle)
             stopped = asyncio.create_task(self._stop.wait(), name="stop")
             await asyncio.wait([stopped, engine, watches], return_when=asyncio.FIRST_COMPLETED)
             for task in (engine, watches):
@@ -148,6 +153,14 @@ class App:
                     task.result()  # a fault of ours: better to start anew
             if self._given_up is not None:
                 raise self._given_up
+        restarts.settle()
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait before a start like those that failed, or until a stop."""
+        if seconds > 0:
+            _log.warning("the last starts failed, so this one waits", seconds=seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), seconds)
 
     async def _stop_serving(self) -> None:
         self._judge.extends = True

@@ -1,12 +1,13 @@
 """Logging: structlog over the standard library, one line an event, on stderr.
 
-A terminal gets readable lines, anything else JSON; in the journal each line carries its priority.
+A terminal gets readable lines, systemd's journal fields (edged/journald.py), anything else lines of JSON.
 Secrets and prompt texts are removed by their field's name, and an exception is one line unless the
 level is debug. Get a logger with `structlog.get_logger(__name__)`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -16,11 +17,12 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from edged import journald
+
 Level = Literal["debug", "info", "warning", "error"]
 
 _REMOVED = {"authorization", "body", "content", "cookie", "messages", "payload", "system", "text"}
 _REMOVED_ENDINGS = ("api_key", "credential", "password", "prompt", "secret", "token")
-_PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 _Event = MutableMapping[str, Any]
 
@@ -39,11 +41,11 @@ def configure(level: Level, *, stream: TextIO | None = None) -> None:
         _shorten_exception,
         _remove_secrets,
     ]
-    handler = logging.StreamHandler(out)
+    handler, rendering = _way_out(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(out)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     structlog.configure(
@@ -67,19 +69,16 @@ def set_level(level: Level) -> None:
     logging.getLogger().setLevel(level.upper())
 
 
-def _rendering(out: TextIO) -> list[structlog.typing.Processor]:
+def _way_out(out: TextIO) -> tuple[logging.Handler, list[structlog.typing.Processor]]:
+    """Return what takes events out of the process, and how it wants them."""
     if out.isatty():
         colors = "NO_COLOR" not in os.environ
-        return [_escape_controls, structlog.dev.ConsoleRenderer(colors=colors)]
+        return logging.StreamHandler(out), [_escape_controls, structlog.dev.ConsoleRenderer(colors=colors)]
     json = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-    if not _is_journal(out, os.environ):
-        return [json]
-
-    def with_priority(logger: Any, method: str, event: _Event) -> str:
-        priority = _PRIORITIES.get(event["level"], _PRIORITIES["info"])
-        return f"<{priority}>{json(logger, method, event)!s}"
-
-    return [with_priority]
+    if _is_journal(out, os.environ):
+        with contextlib.suppress(OSError):
+            return journald.JournalHandler(journald.SOCKET), [json]
+    return logging.StreamHandler(out), [json]
 
 
 def _is_journal(out: TextIO, environ: Mapping[str, str]) -> bool:

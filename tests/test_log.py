@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from edged import log
+from edged import journald, log
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,8 @@ def restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, raises = list(root.handlers), root.level, logging.raiseExceptions
     yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = raises
@@ -153,19 +156,35 @@ def test_counts_of_tokens_are_no_secrets(stream: TextIO) -> None:
     assert events(stream)[0].items() >= {"prompt_tokens": 3, "max_tokens": 4, "tokens_per_second": 5}.items()
 
 
-def test_journal_gets_priorities(stream: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_gets_events_with_their_fields(
+    stream: TextIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stat = os.fstat(stream.fileno())
     monkeypatch.setenv("JOURNAL_STREAM", f"{stat.st_dev}:{stat.st_ino}")
-    log.configure("debug", stream=stream)
-    logger = structlog.get_logger("edged")
-    logger.debug("a")
-    logger.info("b")
-    logger.warning("c")
-    logging.getLogger("asyncio").error("d")
-    logger.critical("e")
+    monkeypatch.setattr(journald, "SOCKET", tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        log.configure("debug", stream=stream)
+        structlog.get_logger("edged").info("accepted", request_id="a-1", prompt="secret words")
+        logging.getLogger("asyncio").error("broken")
+        accepted, broken = (journal.recv(65536).decode().splitlines() for _ in range(2))
 
-    assert [line[:3] for line in lines(stream)] == ["<7>", "<6>", "<4>", "<3>", "<2>"]
-    assert json.loads(lines(stream)[0][3:])["event"] == "a"
+    assert {"MESSAGE=accepted request_id=a-1", "REQUEST_ID=a-1", "PRIORITY=6"} <= set(accepted)
+    assert {"MESSAGE=broken", "PRIORITY=3", "LOGGER=asyncio"} <= set(broken)
+    assert "secret" not in "".join(accepted)
+    assert not lines(stream)
+
+
+def test_without_a_journal_that_listens_its_stream_gets_lines(
+    stream: TextIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.fstat(stream.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{stat.st_dev}:{stat.st_ino}")
+    monkeypatch.setattr(journald, "SOCKET", tmp_path / "none")
+    log.configure("info", stream=stream)
+    structlog.get_logger("edged").info("a")
+
+    assert events(stream)[0]["event"] == "a"
 
 
 def test_inherited_journal_variable_does_not_count(stream: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edged import paths
 from edged.cli.checks import Check
 from edged.cli.output import size
 
@@ -16,15 +17,18 @@ _LITTLE_INODES = 100
 _MAKE_ROOM = "make room: models that are not used, sudo journalctl --vacuum-size=50M"
 
 
-def file_checks(model: Mapping[str, Any] | None, state_dir: Path) -> Iterator[Check]:
+def file_checks(status: Mapping[str, Any], configured: Path | None, state_dir: Path) -> Iterator[Check]:
     """Judge the model's file and the disks.
 
     Args:
-        model: the daemon's word about its model; None while there is none.
+        status: the daemon's word; empty while there is none.
+        configured: the model's file that the settings name; None if they name none, or can't be read.
         state_dir: where the daemon keeps its journal and its models.
     """
-    if model is not None:
+    if (model := status.get("model")) is not None:
         yield _model_file(Path(model["file"]), model["size_bytes"])
+    elif configured is not None and _is_missed(configured, status) and os.access(configured, os.R_OK):
+        yield _hidden(configured, state_dir)
     yield _disk(state_dir)
 
 
@@ -41,6 +45,16 @@ def _model_file(path: Path, loaded_bytes: int) -> Check:
         says = f"{path} has {size(found)}, and had {size(loaded_bytes)} when it was loaded"
         return Check("file", "warn", says, again)
     return Check("file", "ok", f"{path}, {size(found)}")
+
+
+def _is_missed(configured: Path, status: Mapping[str, Any]) -> bool:
+    return str(configured) in (status.get("reason") or "")
+
+
+def _hidden(configured: Path, state_dir: Path) -> Check:
+    says = f"you can read {configured}, and the daemon can't: as a service it sees no /home and no /tmp"
+    place = paths.models_dir(state_dir) / configured.name
+    return Check("file", "fail", says, f'edgectl model import {configured}, then model.path = "{place}"')
 
 
 def _disk(state_dir: Path) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ _ARM = {
 _DECISIVE = frozenset({"AVX2", "F16C", "FMA", "NEON", "DOTPROD"})
 """Without one of these, where the processor has it, the engine is slower by a large factor."""
 
+_64_BITS = "put Raspberry Pi OS (64-bit) on the card: every Pi from the 3 on runs it, and the Zero 2 W"
 _REBUILD = (
     "build it on this device: pip install --force-reinstall --no-deps --no-binary llama-cpp-python "
     "llama-cpp-python==0.3.36"
@@ -49,6 +51,10 @@ def processor_checks(
         engine: the daemon's word about its engine; None while there is none.
         machine: the processor's kind.
     """
+    if sys.maxsize < 2**32:
+        says = "this system is one of 32 bits, and edged needs one of 64"
+        yield Check("cpu", "fail", says, _64_BITS)
+        return
     names = _ARM if machine in ("aarch64", "arm64") else _X86
     flags = _flags(root)
     if not flags:

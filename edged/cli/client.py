@@ -6,7 +6,8 @@ import json
 import socket
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from edged.cli.errors import CommandError, Exit, error_of_fields
 
 _PIECE_BYTES = 65536
 _MAX_LINE_BYTES = 65536
+_CONTINUE = 100
 FIRST_SECONDS = 30.0
 """How long the first answer may take: systemd may start the daemon for it."""
 LIVE_SECONDS = 3.0
@@ -74,20 +76,45 @@ class Daemon:
             payload = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise CommandError("the text is no UTF-8", Exit.USAGE) from None
-        head = f"{method} {path} HTTP/1.1\r\nHost: edged\r\nConnection: close\r\n"
+        fields = {}
         if body is not None:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+            fields = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
         if request_id is not None:
-            head += f"X-Request-Id: {request_id}\r\n"
+            fields["X-Request-Id"] = request_id
         deadline = None if timeout is None else time.monotonic() + timeout
         response = Response(self.path, connect(self.path), deadline)
-        try:
-            response.send(head.encode() + b"\r\n" + payload)
+        with response.closed_on_error():
+            response.send(_head(method, path, fields) + payload)
             response.read_head()
-        except BaseException:
-            response.close()
-            raise
         return response
+
+    def upload(self, path: str, size_bytes: int, pieces: Iterable[bytes]) -> Response:
+        """Send a body piece by piece, once the daemon wants it, and return the answer.
+
+        Args:
+            path: the path of the URL.
+            size_bytes: bytes of all pieces together.
+            pieces: are taken as fast as the daemon takes them.
+
+        Raises:
+            CommandError: the daemon can't be reached, or answers with an error.
+        """
+        fields = {"Content-Length": str(size_bytes), "Expect": "100-continue"}
+        response = Response(self.path, connect(self.path), None)
+        with response.closed_on_error():
+            response.send(_head("POST", path, fields))
+            response.read_head()
+            for piece in pieces if response.status == _CONTINUE else ():
+                if not response.send(piece):
+                    break
+            response.read_head()
+        return response
+
+
+def _head(method: str, path: str, fields: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: edged", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 class Response:
@@ -119,15 +146,25 @@ class Response:
         self._file.close()
         self._connection.close()
 
-    def send(self, message: bytes) -> None:
-        """Send the whole request, or as much of it as the daemon wants to see."""
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Hang up if what is done within fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, message: bytes) -> bool:
+        """Send all of it; return False if the daemon wants no more: its answer says why."""
         try:
             self._arm()
             self._connection.sendall(message)
         except TimeoutError:
             raise self._too_late() from None
         except OSError:
-            pass  # refused half-way, as when it is too large: the answer says why
+            return False
+        return True
 
     def read_head(self) -> None:
         """Read status line and headers.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edged import __version__, paths
 from edged.cli.checks import Check, State, checks
@@ -20,6 +20,9 @@ from edged.cli.errors import CommandError, Exit
 from edged.cli.output import print_json
 from edged.cli.terminal import harmless
 
+if TYPE_CHECKING:
+    from edged.settings import Settings
+
 _ROOT = Path("/")
 _COLOURS: dict[State, int] = {"ok": 32, "warn": 33, "fail": 31}
 
@@ -30,18 +33,23 @@ def run(args: Namespace) -> Exit:
     if args.json:
         print_json([check._asdict() for check in found])
     else:
-        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        for check in found:
-            state = f"\x1b[{_COLOURS[check.state]}m{check.state:4}\x1b[0m" if colours else f"{check.state:4}"
-            print(f"{state}  {check.name:7}  {harmless(' '.join(check.says.split()))}")
-            if check.state != "ok":
-                print(f"               → {harmless(' '.join(check.remedy.split()))}")
+        print_checks(found)
     return Exit.FAILED if any(check.state == "fail" for check in found) else Exit.OK
+
+
+def print_checks(found: Iterable[Check]) -> None:
+    """Print checks a line each, with the remedy below what is not ok."""
+    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for check in found:
+        state = f"\x1b[{_COLOURS[check.state]}m{check.state:4}\x1b[0m" if colours else f"{check.state:4}"
+        print(f"{state}  {check.name:7}  {harmless(' '.join(check.says.split()))}")
+        if check.state != "ok":
+            print(f"               → {harmless(' '.join(check.remedy.split()))}")
 
 
 def _found(args: Namespace) -> Iterator[Check]:
     daemon = Daemon.of(args)
-    yield from _configuration(args.config or paths.config())
+    settings = yield from _configuration(args.config or paths.config())
     try:
         status = daemon.get("/v1/status")
     except CommandError as error:
@@ -52,24 +60,24 @@ def _found(args: Namespace) -> Iterator[Check]:
         yield _socket(daemon.path)
         yield from _version(status)
         yield from checks(status)
-    yield from _machine(status)
+    yield from _machine(status or {}, settings.model.path if settings else None)
 
 
-def _machine(status: dict[str, Any] | None) -> Iterator[Check]:
+def _machine(told: dict[str, Any], model: Path | None) -> Iterator[Check]:
     """Judge what is under the daemon; what only the daemon knows is left out without it."""
-    told = status or {}
     yield from processor_checks(_ROOT, told.get("engine"))
     yield from kernel_checks(_ROOT, told.get("pid"))
     yield from heat_checks(_ROOT)
-    yield from file_checks(told.get("model"), Path(told.get("state_dir") or paths.state_dir()))
+    yield from file_checks(told, model, Path(told.get("state_dir") or paths.state_dir()))
 
 
-def _configuration(file: Path | None) -> Iterator[Check]:
+def _configuration(file: Path | None) -> Generator[Check, None, Settings | None]:
+    """Judge the configuration, and return it if it can be read and is right."""
     if file is not None and file.exists() and not os.access(file, os.R_OK):
         yield Check(
             "config", "warn", f"{file} can't be read by you, so it was not checked", "sudo edgectl doctor"
         )
-        return
+        return None
     from edged.settings import SettingsError, load
     from edged.settings.files import unreadable_files
 
@@ -78,7 +86,7 @@ def _configuration(file: Path | None) -> Iterator[Check]:
     except SettingsError as error:
         for fault in error.faults:
             yield _fault(fault)
-        return
+        return None
     unreadable = list(unreadable_files(settings))
     for where, what in unreadable:
         if what.forbidden:  # the daemon, another user, may well be allowed: it says so itself if not
@@ -87,6 +95,7 @@ def _configuration(file: Path | None) -> Iterator[Check]:
             yield Check("config", "fail", f"{where}: {what.why}", what.remedy)
     if not unreadable:
         yield Check("config", "ok", str(file or "no file: defaults and environment"))
+    return settings
 
 
 def _fault(fault: str) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from edged import paths
 from edged.cli.client import Daemon
 from edged.cli.config import load
 from edged.cli.errors import CommandError, Exit
+from edged.cli.model_import import import_
 from edged.cli.model_show import show
 from edged.cli.model_use import unload, use
 from edged.cli.output import note, print_json, print_rows, size
@@ -21,14 +23,13 @@ from edged.models.fetch import fetch
 from edged.models.store import entry_of, installed, resolve, verify
 from edged.settings import Settings
 
+_BY_DAEMON = {"use": use, "unload": unload, "import": import_}
+
 
 def run(args: Namespace) -> Exit:
     """Run the action that the command line names."""
-    if args.action == "use":
-        use(args)
-        return Exit.OK
-    if args.action == "unload":
-        unload(args)
+    if (by_daemon := _BY_DAEMON.get(args.action)) is not None:
+        by_daemon(args)
         return Exit.OK
     settings = load(args)
     if args.action == "list":
@@ -93,7 +94,8 @@ def _fetch(args: Namespace, settings: Settings) -> None:
     with FetchProgress() as progress:
         try:
             fields = {"url" if is_url else "name": args.model, "sha256": args.sha256}
-            done = _fetch_by_daemon(args, {k: v for k, v in fields.items() if v is not None}, progress)
+            fields = {name: value for name, value in fields.items() if value is not None}
+            done = fetch_by_daemon(Daemon.of(args), fields, progress)
         except CommandError as error:
             directory = paths.models_dir(settings.state_dir)
             if error.exit != Exit.UNREACHABLE or progress.begun:
@@ -112,8 +114,18 @@ def _fetch(args: Namespace, settings: Settings) -> None:
         note(f"sha256 {done['sha256']}")
 
 
-def _fetch_by_daemon(args: Namespace, fields: dict[str, str], progress: FetchProgress) -> dict[str, str]:
-    with Daemon.of(args).request("POST", "/v1/models/fetch", fields) as response:
+def fetch_by_daemon(daemon: Daemon, fields: Mapping[str, str], progress: FetchProgress) -> dict[str, str]:
+    """Have the daemon fetch a model; return its answer, `path` and `sha256`.
+
+    Args:
+        daemon: the daemon.
+        fields: `name`, or `url` and `sha256`.
+        progress: hears of the bytes that have come.
+
+    Raises:
+        CommandError: it can't be reached, or can't fetch it.
+    """
+    with daemon.request("POST", "/v1/models/fetch", fields) as response:
         for name, event in response.events():
             if name == "data" and "path" in event:
                 return {"path": event["path"], "sha256": event["sha256"]}

@@ -28,14 +28,21 @@ def _json(value: Any, *, indent: int | None) -> str:
 
 def print_rows(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:
     """Print rows of text in aligned columns; those in `right` are set flush right."""
+    print("\n".join(aligned(rows, right=right)))
+
+
+def aligned(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset()) -> list[str]:
+    """Return rows of text as lines of aligned columns; those in `right` are set flush right."""
     table = [[harmless(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
     for row in table:
         cells = [
             cell.rjust(width) if place in right else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        print("  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def cells(texts: Sequence[str], widths: Sequence[int], columns: int, *, right: frozenset[int]) -> str:

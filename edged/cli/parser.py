@@ -50,7 +50,9 @@ def build_parser() -> Parser:
     which = "Draw what the device did in the last hours: heat, memory, speed."
     _add_history(add_command(commands, "history", which))
     _add_cancel(add_command(commands, "cancel", "Cancel a request of yours."))
-    _add_model(add_command(commands, "model", "List, examine, fetch, verify and choose models."))
+    which = "Set this device up: configuration, service, model, and a first question."
+    _add_setup(add_command(commands, "setup", which, json=False))
+    _add_model(add_command(commands, "model", "List, examine, fetch, import, verify and choose models."))
     _add_config(add_command(commands, "config", "Show or check the configuration."))
     _add_order(
         add_command(commands, "cmd", "Give the daemon an operator's command; only root and its own user may.")
@@ -235,6 +237,19 @@ def _add_history(parser: Parser) -> None:
     add("--png", type=Path, metavar="FILE", help="write a picture (needs Pillow)")
 
 
+def _add_setup(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--yes", action="store_true", help="ask nothing: what is not given stays as it is")
+    add("--device-id", metavar="ID", help="the name of this device")
+    which = "a model of the catalogue, an https address, a GGUF file, or none"
+    add("--model", metavar="MODEL", help=which)
+    add("--sha256", metavar="HEX", help="what the file from an address must hash to")
+    add("--broker", metavar="URL", help="mqtt://HOST[:PORT], mqtts://…, or none")
+    add("--username", metavar="NAME", help="the user at the broker, or none")
+    which = "a file whose first line is the password at the broker"
+    add("--password-file", type=Path, metavar="FILE", help=which)
+
+
 def _add_model(parser: Parser) -> None:
     actions = parser.add_subparsers(prog=parser.prog, dest="action", metavar="ACTION", required=True)
     which = "a name of the catalogue or a GGUF file (default: the configured model)"
@@ -244,6 +259,10 @@ def _add_model(parser: Parser) -> None:
     fetch = add_command(actions, "fetch", "Fetch a model, by the daemon if it runs.")
     fetch.add_argument("model", metavar="MODEL", help="a name of the catalogue or an https URL")
     fetch.add_argument("--sha256", metavar="HEX", help="what a file from a URL must hash to")
+    take = add_command(actions, "import", "Hand a model's file to the daemon, which may not see your files.")
+    take.add_argument("file", type=Path, metavar="FILE", help="the GGUF file")
+    take.add_argument("--name", metavar="NAME.gguf", help="what it is called there (default: as here)")
+    take.add_argument("--sha256", metavar="HEX", help="what it must hash to")
     verify = add_command(actions, "verify", "Check a model file against its known sha256.")
     verify.add_argument("model", nargs="?", metavar="MODEL", help=which)
     use = add_command(actions, "use", "Have the daemon use another model, also after a restart.")

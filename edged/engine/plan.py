@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,7 @@ class Planner:
         """Return the model files of this device: those of the models directory, and the configured one."""
         files = store.installed(paths.models_dir(self._settings.state_dir))
         configured = self._settings.model.path
-        if configured is not None and configured not in files and configured.is_file():
+        if configured is not None and configured not in files and os.access(configured, os.R_OK):
             files.append(configured)
         return files
 

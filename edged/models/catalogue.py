@@ -57,6 +57,7 @@ class Entry:
         source: where the file comes from.
         sha256: checksum of the file, lower-case hexadecimal.
         size_bytes: size of the file.
+        least_bytes: the least memory that it can be used in.
         license: SPDX name of the model's license.
         languages: languages that it was made for.
     """
@@ -65,6 +66,7 @@ class Entry:
     source: PackageSource | UrlSource
     sha256: str
     size_bytes: int
+    least_bytes: int
     license: str
     languages: tuple[str, ...]
 
@@ -89,6 +91,7 @@ CATALOGUE: dict[str, Entry] = {
             ),
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             size_bytes=98_362_432,
+            least_bytes=156_128_512,
             license="Apache-2.0",
             languages=("English",),
         ),

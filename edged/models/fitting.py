@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edged.models.gguf import GgufFacts
-from edged.models.memory import MemoryEstimate, estimate, largest_context
+from edged.models.memory import MIN_CONTEXT, MemoryEstimate, estimate, largest_context
 
 SAVING_TYPE = "q8_0"
 """Of the numbers in the KV cache where memory is short: half the size, and answers hardly differ."""
@@ -41,3 +41,9 @@ def fitting(
                 return found
     context = largest_context(facts, available_bytes, 1, kv_type, at_most=wanted.context, **how(kv_type))
     return estimate(facts, context, 1, kv_type, **how(kv_type))
+
+
+def least_bytes(facts: GgufFacts) -> int:
+    """Return the least memory that a model can be used in: one short request at a time, nothing repacked."""
+    context = min(MIN_CONTEXT, facts.n_ctx_train)
+    return estimate(facts, context, 1, SAVING_TYPE, flash_attention=True).needed_bytes

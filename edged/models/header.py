@@ -119,7 +119,10 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError as error:
         raise unavailable(f"there is no file {path}; check the path, or run edgectl model fetch") from error
     except PermissionError as error:
-        raise unavailable(f"{path} may not be read by this user; change its owner or mode") from error
+        raise unavailable(
+            f"{path} may not be read by this user: change its owner or mode, or hand it to the daemon by "
+            "edgectl model import"
+        ) from error
     except OSError as error:
         raise unavailable(f"{path} cannot be read: {error.strerror}") from error
 

@@ -44,7 +44,7 @@ def resolve(path: Path | None, name: str, models_dir: Path) -> Path:
         EdgedError: model_unavailable if it is not there, with what to do.
     """
     if path is not None:
-        if path.exists():
+        if _is_there(path):
             return path
         here = [file.name for file in path.parent.glob("*.gguf")]
         near = difflib.get_close_matches(path.name, here, n=1)
@@ -52,12 +52,23 @@ def resolve(path: Path | None, name: str, models_dir: Path) -> Path:
         raise unavailable(f"there is no file {path}; {hint}")
     entry = find(name)
     file = models_dir / entry.file_name
-    if not file.is_file():
+    if not _is_there(file):
         raise unavailable(
             f"the model {name!r} is not on this device ({file} is missing); "
             f"fetch it ({entry.size_bytes / 1e6:.0f} MB): edgectl model fetch {name}"
         )
     return file
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether there is such a file; one that may not be looked at counts: reading it says why."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def entry_of(path: Path) -> str | None:

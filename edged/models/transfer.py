@@ -44,6 +44,6 @@ class Transfer:
         free = self.free_bytes(directory)
         if free < needed + RESERVE_BYTES:
             raise unavailable(
-                f"the disk of {directory} is too full: the download needs {needed / 1e6:.0f} MB and leaves "
+                f"the disk of {directory} is too full: the file needs {needed / 1e6:.0f} MB and leaves "
                 f"{RESERVE_BYTES / 1e6:.0f} MB to the system, but {free / 1e6:.0f} MB are free"
             )

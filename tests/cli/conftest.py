@@ -51,6 +51,8 @@ _STATUS: dict[str, Any] = {
     "model": {
         "name": "smollm2-135m-instruct-q4_1",
         "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "chosen_by": "configuration",
+        "generates": True,
         "architecture": "llama",
         "quantisation": "Q4_1",
         "parameters": 134_515_008,
@@ -155,9 +157,11 @@ class Exchange(BaseHTTPRequestHandler):
     def _take(self) -> None:
         self.close_connection = True
         daemon = self.server.daemon
-        self.body = None
+        self.body: Any = None
         if not daemon.refuses_bodies and (length := int(self.headers.get("Content-Length", 0))):
-            self.body = json.loads(self.rfile.read(length))
+            body = self.rfile.read(length)
+            is_json = self.headers.get("Content-Type") == "application/json"
+            self.body = json.loads(body) if is_json else body
         daemon.requests.append(self)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             daemon.routes[f"{self.command} {self.path}"](self)

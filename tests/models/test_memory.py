@@ -10,6 +10,8 @@ import pytest
 
 from edged.engine.child import llama
 from edged.errors import EdgedError, ErrorCode
+from edged.models.catalogue import DEFAULT_MODEL, find
+from edged.models.fitting import least_bytes
 from edged.models.gguf import GgufFacts, read_gguf
 from edged.models.header import Tensor
 from edged.models.memory import check_fits, estimate, largest_context
@@ -250,3 +252,7 @@ def test_facts_tell_what_embeds_and_what_generates(
 ) -> None:
     facts = read_gguf(make_embedding_model(kind, pooling))
     assert (facts.pools, facts.is_encoder) == (pools, is_encoder)
+
+
+def test_the_catalogue_says_the_least_memory_of_its_model(facts: GgufFacts) -> None:
+    assert find(DEFAULT_MODEL).least_bytes == least_bytes(facts)

@@ -10,6 +10,7 @@ import pytest
 
 from edged.errors import EdgedError, ErrorCode
 from edged.models.catalogue import CATALOGUE, DEFAULT_MODEL, find
+from edged.models.gguf import read_gguf
 from edged.models.store import entry_of, find_file, installed, resolve, sha256_of, verify
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -45,6 +46,21 @@ def test_resolve_prefers_the_path(tmp_path: Path) -> None:
     (tmp_path / FILE).touch()
     assert resolve(own, DEFAULT_MODEL, tmp_path) == own
     assert resolve(None, DEFAULT_MODEL, tmp_path) == tmp_path / FILE
+
+
+def test_a_path_that_may_not_be_looked_at_is_told_by_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /home is to the service."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    path = resolve(tmp_path / "own.gguf", DEFAULT_MODEL, tmp_path)
+    assert path == tmp_path / "own.gguf"
+    with pytest.raises(EdgedError, match=r"may not be read by this user: .* edgectl model import"):
+        read_gguf(path)
 
 
 def test_resolve_tells_what_to_do_when_the_model_is_missing(tmp_path: Path) -> None:

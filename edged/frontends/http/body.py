@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import HttpVersion11, web
@@ -30,38 +31,44 @@ async def read_object(request: web.Request, *, limit: int, timeout: float) -> di
         raise _too_large(f"{length} bytes", limit)
     if encoding := request.headers.get("Content-Encoding"):
         raise invalid(f"Content-Encoding {encoding[:32]} is not served: send the body as it is")
-    if connection_of(request).half_closed and not request.content.is_eof():
-        raise ended_early()
+    body = bytearray()
     try:
         async with asyncio.timeout(timeout):
-            body = await _read(request, limit)
+            async for piece in pieces(request):
+                body += piece
+                if len(body) > limit:
+                    raise _too_large(f"more than {limit} bytes", limit)
     except TimeoutError:
         raise HttpError(408, "invalid", f"the body was not complete within {timeout:g} seconds") from None
-    except (ValueError, web.RequestPayloadError):
-        raise invalid("the body is not framed as HTTP wants it") from None
     if not body:
         raise invalid("the body is empty: send a JSON object")
-    fields = parse_json(body)
+    fields = parse_json(bytes(body))
     if not isinstance(fields, dict):
         raise invalid("the body is no JSON object")
     return fields
 
 
-async def later(_request: web.Request) -> None:
-    """Put off the answer to `Expect: 100-continue` until the body is wanted."""
+async def pieces(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body as it comes; who waits to be asked for it is asked.
 
-
-async def _read(request: web.Request, limit: int) -> bytes:
+    Raises:
+        EdgedError: `invalid`, it broke off or is not framed as HTTP wants it.
+    """
+    if connection_of(request).half_closed and not request.content.is_eof():
+        raise ended_early()
     expects = request.headers.get("Expect", "").lower() == "100-continue"
     if expects and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # that was not yet the answer
-    body = bytearray()
-    while piece := await request.content.readany():
-        body += piece
-        if len(body) > limit:
-            raise _too_large(f"more than {limit} bytes", limit)
-    return bytes(body)
+    try:
+        while piece := await request.content.readany():
+            yield piece
+    except (ValueError, web.RequestPayloadError):
+        raise invalid("the body is not framed as HTTP wants it") from None
+
+
+async def later(_request: web.Request) -> None:
+    """Put off the answer to `Expect: 100-continue` until the body is wanted."""
 
 
 def _too_large(size: str, limit: int) -> EdgedError:

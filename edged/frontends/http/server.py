@@ -28,6 +28,7 @@ from edged.frontends.http.connection import (
 from edged.frontends.http.context import ORIGIN, REQUEST_ID, connection_of
 from edged.frontends.http.embeddings import embed
 from edged.frontends.http.generation import complete
+from edged.frontends.http.imports import import_model
 from edged.frontends.http.models import ModelHandlers, fetch_model
 from edged.frontends.http.openai_errors import http_error
 from edged.frontends.http.sockets import BACKLOG, SocketFile, listen_tcp, listen_unix
@@ -160,6 +161,7 @@ class HttpFrontend:
             ("GET", "/v1/models/{name}", models.show),
             ("POST", "/v1/models/fetch", self._fetch),
             ("GET", "/v1/requests", status.index),
+            ("POST", "/v1/models/import", self._import),
             ("GET", "/v1/requests/{id}", status.show),
             ("DELETE", "/v1/requests/{id}", status.cancel),
             ("GET", "/v1/status", status.status),
@@ -193,6 +195,12 @@ class HttpFrontend:
             request,
             keepalive=self._limits.keepalive_comment,
         )
+        self._core.look_for_model()
+        return response
+
+    async def _import(self, request: web.Request) -> web.Response:
+        directory = paths.models_dir(self._settings.state_dir)
+        response = await import_model(request, directory, timeout=self._limits.body_timeout)
         self._core.look_for_model()
         return response
 

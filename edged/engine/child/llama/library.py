@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import types
@@ -84,11 +85,24 @@ def kernels() -> list[str]:
     return re.findall(r"(\w+) = 1\b", info.decode())
 
 
+def _choose_kernels() -> None:
+    """Load the build of the CPU back-end that suits this processor best, where there are several.
+
+    A library with one build of it has it inside. Left to itself the library would look for others in
+    the working directory, too.
+    """
+    find = lib._lib
+    if find.ggml_backend_reg_count() == 0:
+        directory = Path(lib.__file__).parent / "lib"
+        find.ggml_backend_load_all_from_path(ctypes.c_char_p(os.fsencode(directory)))
+
+
 @contextmanager
 def library(sink: LogSink) -> Iterator[None]:
     """Initialise llama.cpp and forward its log lines to `sink(level, line)`."""
     log.sink = sink
     lib.llama_log_set(log.callback, ctypes.c_void_p(0))
+    _choose_kernels()
     lib.llama_backend_init()
     try:
         yield

@@ -1,0 +1,1 @@
+"""Makes edged's Debian packages: `python -m tools.debian` (make deb)."""

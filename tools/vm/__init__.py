@@ -1,0 +1,1 @@
+"""The service on a real systemd: Debian in virtual machines, without KVM (make system-test)."""
