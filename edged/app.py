@@ -237,6 +237,7 @@ class App:
             self._http.reload(settings)
             if self._mqtt is not None:
                 self._mqtt.reload(settings)
+        self._core.events.emit("reload", **outcome)
         self._notifier.ready(line(self._core))
         return outcome
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from argparse import Namespace
+from collections.abc import Mapping
 
 from edged.cli.cmd import field_of, print_data
 from edged.cli.errors import CommandError, Exit
@@ -40,8 +41,8 @@ def run(args: Namespace) -> Exit:
     if args.json:
         results = [fields_of(each, data=each.fields.get("data")) for each in outcomes]
         print_json({"results": results, "counts": counts(outcomes)})
-    elif len(outcomes) == 1 and outcomes[0].status == "ok":
-        print_data(outcomes[0].fields["data"])
+    elif len(outcomes) == 1 and isinstance(data := outcomes[0].fields.get("data"), Mapping) and data:
+        print_data(data)
     else:
         print_rows([("DEVICE", "RESULT"), *((each.device, _told(each)) for each in outcomes)])
     return sum_up(outcomes)

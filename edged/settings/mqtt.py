@@ -194,7 +194,7 @@ class MqttTable(Table):
         "(MQTT 5); 0: never.",
     )
     last_answer: bool = Field(
-        False, description="Publish the newest answer in short on <root>/v1/<device_id>/last_answer."
+        False, description="Publish the text of the newest answer on <root>/v1/<device_id>/last_answer."
     )
 
     @property

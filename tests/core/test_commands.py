@@ -14,6 +14,7 @@ import pytest
 
 from edged.core import Core
 from edged.core.commands import Commands, failed, succeeded, take_transaction
+from edged.core.events import Event
 from edged.engine.client import Engine
 from edged.engine.plan import Planner
 from edged.errors import EdgedError, ErrorCode
@@ -143,6 +144,16 @@ async def test_pages_of_the_history(house: House) -> None:
     assert (await commands.run("history", {"page": 2}))["page"] == 2
     with pytest.raises(EdgedError, match="page"):
         await commands.run("history", {"page": 0})
+
+
+async def test_what_was_done_is_an_event_and_looking_is_none(house: House) -> None:
+    """Nor is what was refused."""
+    events: list[Event] = []
+    house.core.events.listeners.append(events.append)
+    for name in ("health_check", "requests", "model_list", "cancel_all"):
+        await house.run(name)
+    await house.refusal("log_level", level="loud")
+    assert events == [Event("command", {"command": "cancel_all"})]
 
 
 async def test_unknown_command_is_told_the_known_ones(house: House) -> None:

@@ -110,6 +110,8 @@ async def test_reload_takes_over_what_it_can_and_names_what_needs_a_restart(tiny
     changed = await asyncio.to_thread(tiny.wait_for, "setting", key="limits.max_prompt_bytes")
     assert changed["outcome"] == "changed"
     tiny.wait_for("setting", key="model.sequences", outcome="needs a restart")
+    told = tiny.wait_for("event", type="reload")
+    assert (told["changed"], told["needs_restart"]) == (["limits.max_prompt_bytes"], ["model.sequences"])
     status, body = await tiny.post(
         "/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 6}]}
     )

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-import structlog
-
 from edged.core.commands.fields import check_known, client_of, one_of, page_of, paged, text_of
 from edged.core.commands.models import ModelCommands
 from edged.core.status import requests
@@ -18,8 +16,6 @@ from edged.protocol import Client, Way, valid_name, valid_request_id
 if TYPE_CHECKING:
     from edged.core.service import Core
     from edged.engine.plan import Planner
-
-_log = structlog.get_logger(__name__)
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -84,7 +80,7 @@ class Commands:
         if self._core.stopping:
             raise EdgedError(ErrorCode.SHUTTING_DOWN, "edged is stopping; try again when it is back")
         data = await handler(fields)
-        _log.info("command", name=name)
+        self._core.events.emit("command", command=name)
         return data
 
     async def _health_check(self, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from edged.frontends.http import sse
 from edged.frontends.http.openai_errors import HttpError
 from edged.frontends.http.parameters import unknown
 from edged.models.catalogue import CATALOGUE, Entry
-from edged.models.fetch import fetch
+from edged.models.fetch import Fetched, fetch
 
 if TYPE_CHECKING:
     from edged.core import Core
@@ -59,7 +59,12 @@ class ModelHandlers:
 
 
 async def fetch_model(
-    fields: Mapping[str, Any], models_dir: Path, request: web.Request, *, keepalive: float
+    fields: Mapping[str, Any],
+    models_dir: Path,
+    request: web.Request,
+    *,
+    keepalive: float,
+    on_fetched: Callable[[Fetched], None],
 ) -> web.StreamResponse:
     """Fetch a model into the daemon's directory and tell how far it is; a hang-up calls it off.
 
@@ -68,6 +73,7 @@ async def fetch_model(
         models_dir: the directory.
         request: the request.
         keepalive: seconds after which a silent stream gets a comment.
+        on_fetched: is told of the model when it is there.
 
     Raises:
         EdgedError: `invalid`, naming the field.
@@ -97,6 +103,7 @@ async def fetch_model(
                 await events.send(sse.KEEP_ALIVE)
                 silence = 0.0
         fetched = work.result()
+        on_fetched(fetched)
         await events.send(sse.data({"path": str(fetched.path), "sha256": fetched.sha256}))
     except ConnectionError:
         raise

@@ -41,6 +41,7 @@ from edged.protocol import valid_request_id
 if TYPE_CHECKING:
     from edged.core import Core
     from edged.core.commands import Commands
+    from edged.models.fetch import Fetched
     from edged.settings import Settings
     from edged.telemetry.service import Telemetry
 
@@ -189,14 +190,17 @@ class HttpFrontend:
         return handle
 
     async def _fetch(self, request: web.Request) -> web.StreamResponse:
-        response = await fetch_model(
+        return await fetch_model(
             await self._read(request),
             paths.models_dir(self._settings.state_dir),
             request,
             keepalive=self._limits.keepalive_comment,
+            on_fetched=self._fetched,
         )
+
+    def _fetched(self, model: Fetched) -> None:
+        self._core.events.emit("model_fetched", file=model.path.name, sha256=model.sha256)
         self._core.look_for_model()
-        return response
 
     async def _import(self, request: web.Request) -> web.Response:
         directory = paths.models_dir(self._settings.state_dir)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-LAST_ANSWER_CHARACTERS = 255  # the longest state that Home Assistant takes
 MAX_CANCEL_BYTES = 4096
 _FAULTS_OF_THE_REQUEST = {
     ErrorCode.INVALID,
@@ -272,7 +271,7 @@ class Asks:
             case Failed(code=ErrorCode.ABANDONED):
                 self.counters.unheard += 1
             case Done(text=text) if self._publishes_answers():
-                fields = {**self._head(), "text": text[:LAST_ANSWER_CHARACTERS], **self._core.clock.fields()}
+                fields = {**self._head(), "text": text, **self._core.clock.fields()}
                 self._outbox.publish(Publication(self._topics.last_answer, encode(fields).encode()))
 
     def _publishes_answers(self) -> bool:

@@ -131,7 +131,7 @@ def _controls(topics: Topics) -> dict[str, Any]:
         "ask": _entity(topics, "text", "ask", "Ask")
         | {
             "command_topic": f"{topics.open_ask}/{CLIENT}",
-            "command_template": '{{ {"prompt": value} | tojson }}',
+            "command_template": '{{ {"prompt": value, "stream": false} | tojson }}',
             "min": 1,
             "max": MOST_STATE_CHARACTERS,
             "qos": 1,

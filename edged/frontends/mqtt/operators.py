@@ -91,7 +91,6 @@ class Operators:
                     ErrorCode.NOT_ALLOWED,
                     f"the command {name} is not allowed over MQTT; allowed are: {allowed} (mqtt.commands)",
                 )
-            self._core.events.emit("command", command=name)
             result = succeeded(await self._commands.run(name, fields), transaction)
         except EdgedError as error:
             result = failed(error, transaction)

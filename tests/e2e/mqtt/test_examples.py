@@ -94,7 +94,7 @@ def test_operators_command_the_device_and_requesters_do_not(site: Site, device: 
     """The result comes to the operator; what a requester publishes there never reaches the device."""
 
     def command(login: str) -> subprocess.CompletedProcess[str]:
-        topic = f"edged/v1/{DEVICE}/cmd/health_check"
+        topic = f"edged/v1/{DEVICE}/cmd/cancel_all"
         common = ["-h", "localhost", "-p", str(site.port), "--cafile", str(site.ca), "-V", "5"]
         own = ["-u", login, "-P", site.password(login)]
         return subprocess.run(

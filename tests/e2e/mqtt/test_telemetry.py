@@ -19,6 +19,9 @@ from edged.telemetry.snapshot import Distribution
 from tests.brokers import Mosquitto
 from tests.e2e.conftest import Daemon
 from tests.e2e.mqtt.conftest import MqttDaemon, Requester, online, until
+from tests.test_docs import MQTT, code_spans, table
+from tests.watch.memory.trees import lay
+from tests.watch.thermal.trees import PI4
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +103,49 @@ def test_each_documented_topic_has_the_documented_fields(mosquitto: Mosquitto, d
     assert (inference["requests_done_total"], inference["first_token_seconds_count"]) == (1, 1)
     assert inference["answer_tokens_total"] == 4
     assert hear(mosquitto, "health", count=1)["health"][1]  # kept for whoever comes later
+
+
+def test_what_a_device_says_else_has_the_documented_fields(
+    mosquitto: Mosquitto, mqtt_daemon: MqttDaemon, tmp_path: Path
+) -> None:
+    """On a made-up Pi whose supply sags."""
+    root = lay(tmp_path / "root", PI4)
+    (root / "proc/meminfo").symlink_to("/proc/meminfo")
+    environ = {"EDGED_TEST_PROGRAM": "tests.e2e.rooted", "EDGED_TEST_ROOT": str(root)}
+    command = ["mosquitto_sub", "-p", str(mosquitto.port), "-t", "edged/v1/test/#", "-F", "%t %p"]
+    wanted = {"status", "info", "last_answer", "cmd/cancel_all/result"}
+    wanted |= {
+        "alarm/undervoltage",
+        "event/undervoltage",
+        "event/alarm",
+        "event/model_loaded",
+        "event/command",
+    }
+    told: dict[str, dict[str, Any]] = {}
+    with subprocess.Popen([*command, "-W", str(LISTEN_SECONDS)], stdout=subprocess.PIPE, text=True) as heard:
+        online(mqtt_daemon(mosquitto, environ=environ, mqtt={"url": mosquitto.url, "last_answer": True}))
+        with Requester(mosquitto) as anna:
+            anna.ask("one", max_tokens=4)
+            anna.done("one")
+            anna.publish("edged/v1/test/cmd/cancel_all", {"transaction": 1})
+            assert heard.stdout is not None
+            for line in heard.stdout:
+                topic, _, payload = line.strip().partition(" ")
+                if payload:  # an alarm's is empty while it is not raised
+                    told[topic.removeprefix("edged/v1/test/")] = json.loads(payload)
+                if wanted <= told.keys():
+                    break
+        heard.terminate()
+    rows = {code_spans(row[0])[0]: set(code_spans(row[1])) for row in table("fields of", MQTT)}
+    assert set(told["status"]) == rows["status"] | HEAD
+    assert set(told["last_answer"]) == rows["last_answer"] | HEAD
+    assert set(told["alarm/undervoltage"]) == rows["alarm/<type>"] | HEAD
+    assert set(told["info"]) == rows["info"] | {"v", "device_id"}
+    for part in ("model", "limits", "host", "capabilities"):
+        assert set(told["info"][part]) == rows[f"info.{part}"]
+    for event in (fields for topic, fields in told.items() if topic.startswith("event/")):
+        assert rows["event/<type>"] | HEAD <= set(event)
+    assert set(told["cmd/cancel_all/result"]) == {"status", "data", "error", "transaction"}
 
 
 async def test_the_same_snapshot_over_http_and_for_prometheus(device: Daemon) -> None:

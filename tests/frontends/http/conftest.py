@@ -17,6 +17,7 @@ import pytest
 from multidict import CIMultiDictProxy
 from openai import AsyncOpenAI
 
+from edged.core.events import Events
 from edged.errors import EdgedError
 from edged.frontends.http import ConnectionLimits, HttpFrontend
 from edged.protocol import (
@@ -195,6 +196,7 @@ class FakeCore:
         self.phase = "ready"
         self.stalled: tuple[str, ...] = ()
         self.model: FakeModel | None = FakeModel()
+        self.events = Events()
 
     def look_for_model(self) -> None:
         """Count."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edged.core.events import Event
 from edged.errors import EdgedError, ErrorCode
 from edged.frontends.http import models
 from edged.models.catalogue import DEFAULT_MODEL, Entry
@@ -101,6 +102,8 @@ async def test_fetch_tells_progress_and_result(
     told = threading.Event()
     monkeypatch.setattr(models, "fetch", fetch)
     service = short_service
+    happened: list[Event] = []
+    service.core.events.listeners.append(happened.append)
     async with service.session.post(
         service.url("/v1/models/fetch"), json={"name": DEFAULT_MODEL}
     ) as response:
@@ -114,6 +117,7 @@ async def test_fetch_tells_progress_and_result(
     assert result["sha256"] == "ab"
     assert result["path"].endswith("models/a.gguf")
     assert service.core.looked_for_model == 1
+    assert happened == [Event("model_fetched", {"file": "a.gguf", "sha256": "ab"})]
 
 
 async def test_fetch_by_url_fails_in_the_stream(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

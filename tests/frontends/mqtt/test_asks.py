@@ -394,14 +394,14 @@ async def test_a_broker_of_small_packets_gets_small_chunks_and_an_error(
     assert error["code"] == "too_large"
 
 
-async def test_the_newest_answer_is_told_in_short_where_wanted(tmp_path: Path) -> None:
+async def test_the_text_of_the_newest_answer_is_told_where_wanted(tmp_path: Path) -> None:
     async with daemon(tmp_path, mqtt={"last_answer": True}) as bench:
         await bench.ask({"id": "a", "prompt": "x", "stream": False})
         await bench.engine.begun()
         bench.engine.answer("y" * 300)
         frames = await bench.line.until(3)
         assert bench.line.sent[2].topic == BASE + "last_answer"
-        assert (frames[2]["text"], bench.line.sent[2].retain) == ("y" * 255, False)
+        assert (frames[2]["text"], bench.line.sent[2].retain) == ("y" * 300, False)
 
 
 async def test_what_leaves_the_journal_for_want_of_room_is_not_sent_and_is_told(bench: Bench) -> None:

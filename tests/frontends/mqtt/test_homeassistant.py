@@ -153,7 +153,7 @@ def test_what_is_asked_is_a_request_whatever_it_looks_like(
     ask = components["ask"]
     assert ask["command_topic"] == f"{BASE}/ask/homeassistant"
     payload = jinja2.Environment().from_string(ask["command_template"]).render(value=text)
-    assert json.loads(payload) == {"prompt": text}
+    assert json.loads(payload) == {"prompt": text, "stream": False}
     assert ask["max"] <= MOST_CHARACTERS
 
 
