@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edged.cli.arguments import moment
-from edged.cli.log_sources import Wanted, journalctl
+from edged.cli.log_event import of_line, rendered
+from edged.cli.log_sources import Wanted, from_file, journalctl
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run, Start, Terminal
@@ -164,9 +165,7 @@ def test_a_file_is_followed_through_rotation(start: Start, file: Path) -> None:
 
     assert [next_line() for _ in range(4)] == STACK_LINES.splitlines(keepends=True)
     with file.open("a") as log:
-        log.write(lines(ENDED)[:30])  # half a line
-        log.flush()
-        log.write(lines(ENDED)[30:])
+        log.write(lines(ENDED))
     assert next_line() == ENDED_LINE
     file.rename(file.with_suffix(".1"))
     file.write_text(lines(FAILED, FAILED))
@@ -177,6 +176,21 @@ def test_a_file_is_followed_through_rotation(start: Start, file: Path) -> None:
     assert next_line() == ACCEPTED_LINE
     process.send_signal(2)
     assert process.wait(20) == 0
+
+
+def test_a_line_that_is_being_written_is_waited_for(file: Path) -> None:
+    with file.open("a") as log:
+        log.write(lines(ENDED)[:30])
+    events = from_file(str(file), Wanted(lines=1), follow=True)
+    assert next(events).words == STACK["event"]
+    with file.open("a") as log:
+        log.write(lines(ENDED)[30:])
+    assert next(events).fields["request_id"] == "a-1"
+
+
+def test_no_text_of_others_is_obeyed_by_the_terminal() -> None:
+    event = of_line(json.dumps(FAILED | {"event": "bad\x1b[2J\x9b", "reason": "\x1b]0;x\x07"}))
+    assert not set(rendered(event, colours=False)) & set("\x1b\x07\x9b")
 
 
 # --- systemd's journal ---

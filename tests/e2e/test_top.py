@@ -43,10 +43,12 @@ async def leave(person: Person) -> None:
 async def test_requests_are_seen_and_one_is_cancelled(tiny: Daemon, person: Person) -> None:
     await sees(person, "0 requests")
     modes, engine = person.modes(), engine_pid(tiny)
+    accepted: list[str] = []
     stopped = asyncio.Event()
 
     def stop(line: str, stream: Stream) -> None:
-        if stream.chunks and not stopped.is_set():
+        accepted.extend([line] if line.startswith(": accepted") else [])
+        if len(accepted) == 3 and not stopped.is_set():
             os.kill(engine, signal.SIGSTOP)  # else they would be over before anybody has seen them
             stopped.set()
 
