@@ -65,7 +65,7 @@ def entry(event: Mapping[str, Any]) -> bytes:
     """Return an event as the journal takes it: each field under its name in capitals, and in the message."""
     given = {name: value for name, value in event.items() if name not in _NO_FIELDS}
     fields = {name: _text(value) for name, value in given.items() if value is not None}
-    words = [f"{name}={_word(text)}" for name, text in fields.items() if name != "logger"]
+    words = [f"{name}={word(text)}" for name, text in fields.items() if name != "logger"]
     head = {
         "MESSAGE": " ".join([str(event["event"]), *words]),
         "PRIORITY": str(_PRIORITIES.get(event["level"], _PRIORITIES["info"])),
@@ -84,7 +84,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _word(text: str) -> str:
+def word(text: str) -> str:
+    """Return a text as a value in a line of `name=value`: quoted where it would not be one word."""
     return text if re.fullmatch(r"[^\s\"=]+", text) else json.dumps(text, ensure_ascii=False)
 
 

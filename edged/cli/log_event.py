@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from edged.cli.terminal import harmless
+from edged.journald import word
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 _COLOURS = {"debug": "2", "warning": "33", "error": "31", "critical": "31"}
@@ -93,7 +94,7 @@ def rendered(event: Event, *, colours: bool) -> str:
         if listed := _listed(value):
             lists += [f"{name}:", *(f"  {one}" for one in listed)]
         elif value is not None:
-            words.append(f"{name}={_word(_text(value))}")
+            words.append(f"{name}={word(_text(value))}")
     head = f"{moment:<14} {level:<8} "
     line = harmless("  ".join([words[0], " ".join(words[1:])]).rstrip().replace("\n", " "))
     below = "".join(f"\n{_INDENT}{harmless(one)}" for one in lists)
@@ -134,7 +135,3 @@ def _listed(value: Any) -> list[str]:
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         return value
     return []
-
-
-def _word(text: str) -> str:
-    return text if re.fullmatch(r"[^\s\"=]+", text) else json.dumps(text, ensure_ascii=False)
