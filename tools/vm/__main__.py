@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=3, help="of the power (default: 3)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="for them (default: any)")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # neither machine nor broker outlives this
     target = Target(arguments.release, arguments.architecture)
     table = Table()
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tools.vm.device import STATUS, Device
+from tools.vm.device import Device
 from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
 KERNEL = MEASURED
 PARTS = ("jump",)
+PROMPTS = 4
 _TODAY = "2030-01-01 12:00:00"
 
 
@@ -16,11 +17,13 @@ def jump(device: Device) -> str:
     run = device.machine.out
     run("date -s '1970-01-02 00:00:00' && systemctl restart edged.service", seconds=60)
     device.ready()
-    asked = device.machine.start(device.asking("Hello", tokens=32).replace("ask ", "ask --ttl 300 ", 1))
-    device.machine.until(f"{STATUS} | grep -Eq '\"accepted\": [1-9]'")
+    asked = [f"jump-{number}" for number in range(PROMPTS)]
+    for id in asked:
+        device.requester.ask(id, prompt="Hello", max_tokens=96, ttl_s=600)
+    device.requester.wait(lambda: all(device.requester.frames(id) for id in asked), 120)
     run(f"date -s '{_TODAY}'")
-    said = device.machine.ended(asked, "the ask over the jump", 240)
-    show(said.code == 0, f"the ask over the jump: {said.err}")
+    frames = device.ends(asked)
+    show(all(frame["type"] == "done" for frame in frames), f"not all are done: {frames}")
     device.ask()
     show(device.property("NRestarts") == "0", "the daemon was started again")
-    return f"from 1970 to {_TODAY[:4]} in mid-answer"
+    return f"from 1970 to {_TODAY[:4]} while {len(asked)} prompts ran or waited, all are answered"

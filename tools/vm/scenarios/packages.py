@@ -43,7 +43,7 @@ def restarted(device: Device) -> str:
 def stopped(device: Device) -> str:
     """A stop lets what runs end, and tells the broker."""
     device.ready()
-    asked = device.machine.start(device.asking("Hello", tokens=32))
+    asked = device.machine.start(device.asking("Hello", tokens=160))
     device.machine.until(f"{STATUS} | grep -q '\"running\": 1'")
     device.machine.out("systemctl stop edged.socket edged.service", seconds=90)
     said = device.machine.ended(asked, "the ask")
