@@ -27,7 +27,7 @@ PASSED_ON = (
 )
 # Rounds that a thread of libgomp spins before it sleeps: enough for a barrier within a decode, and too few to
 # keep the daemon from the core between two (docs/adr/0034).
-_SPINS = 3000
+SPINS = 3000
 _SIGKILL_HINTS: dict[Cause | None, str] = {
     "machine": "out of memory: the kernel killed it to keep the machine alive",
     "limit": "out of memory: the service reached its limit, MemoryMax=",
@@ -85,4 +85,4 @@ def child_environment() -> dict[str, str]:
     """Return the environment that the engine gets."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     # Without this ggml_abort starts gdb where that is installed.
-    return {**passed, "GGML_NO_BACKTRACE": "1", "GOMP_SPINCOUNT": str(_SPINS)}
+    return {**passed, "GGML_NO_BACKTRACE": "1", "GOMP_SPINCOUNT": str(SPINS)}
