@@ -90,11 +90,11 @@ class Judge:
     def step(self) -> None:
         """Look once, and act."""
         seconds = self._awake_since_last_look()
-        for part in self.parts.values():
-            if part.look(seconds):
-                self._judge(part)
+        changed = [part for part in self.parts.values() if part.look(seconds)]
         stalled = [part for part in self.parts.values() if part.stalled]
-        self._core.stalled = tuple(part.name for part in stalled)
+        self._core.stalled = tuple(part.name for part in stalled)  # before anyone is told
+        for part in changed:
+            self._judge(part)
         if stalled:
             self._end_what_is_hopeless(stalled)
         else:
