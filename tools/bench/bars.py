@@ -103,3 +103,10 @@ def outcomes(results: Results) -> list[Outcome]:
             stands = verdict(compared, bar.bar, at_least=bar.at_least)
         found.append(Outcome(bar, estimate(mine), estimate(theirs) if theirs else None, compared, stands))
     return found
+
+
+def unmeasured(results: Results) -> list[str]:
+    """Return the loads with promises that nothing was measured for."""
+    shown = {outcome.bar for outcome in outcomes(results)}
+    promised = (bar for bar in BARS if results.model.startswith(bar.models) and bar not in shown)
+    return list(dict.fromkeys(bar.load for bar in promised))

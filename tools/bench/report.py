@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.bench.bars import Outcome, outcomes
+from tools.bench.bars import Outcome, outcomes, unmeasured
 from tools.bench.chart import chart
 from tools.bench.results import Results
 from tools.bench.statistics import CONFIDENCE, LEAST_SAMPLES
@@ -48,6 +48,8 @@ def verdicts(found: Sequence[Outcome]) -> str:
 
 def _model(results: Results, found: Sequence[Outcome], picture: str) -> str:
     lines = [f"## {results.model}", "", f"{len(found)} bars: {verdicts(found)}.", ""]
+    if missing := unmeasured(results):
+        lines += [f"Not measured: {'; '.join(missing)}.", ""]
     lines += [f"- {name}: {_plain(value)}" for name, value in results.about.items()]
     lines += ["", f"![ratios with their intervals]({picture})", ""]
     lines += _table(

@@ -75,6 +75,9 @@ def test_the_page_tells_figures_with_their_spread(results: Results, tmp_path: Pa
         "**met**",
     ]
     assert "6 bars: 3 met, 2 missed, 1 unproven." in page
+    [missing] = [line for line in page.splitlines() if line.startswith("Not measured: ")]
+    assert "eight streams; " in missing
+    assert "decode" not in missing
     assert "| the usual load | `--parallel 4` |" in page
     [picture] = tmp_path.glob("*.svg")
     assert f"]({picture.name})" in page
