@@ -240,12 +240,12 @@ ENTRIES: tuple[dict[str, Any], ...] = (
     },
 )
 FAKE = """#!{python}
-import json, pathlib, sys, time
+import json, pathlib, signal, sys
 pathlib.Path({called!r}).write_text(json.dumps(sys.argv[1:]))
 print({said!r}, end="", file=sys.stderr)
 print(pathlib.Path({entries!r}).read_text(), end="", flush=True)
 if "--follow" in sys.argv:
-    time.sleep(60)
+    signal.pause()
 sys.exit({code})
 """
 

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,8 +15,8 @@ from edged.frontends.mqtt.addresses import Address, ReplyRule
 from edged.frontends.mqtt.message import Message, Publication
 from edged.frontends.mqtt.replies import Replier
 from edged.frontends.mqtt.topics import Arrival, Topics
-from edged.frontends.mqtt.wire import encode, encode_frame, read_ask, read_object
-from edged.protocol import PROTOCOL_VERSION, Client, Done, Failed, Request, valid_name, valid_request_id
+from edged.frontends.mqtt.wire import encode, encode_frame, head, read_ask, read_object
+from edged.protocol import Client, Done, Failed, Request, valid_name, valid_request_id
 
 if TYPE_CHECKING:
     from edged.core import Core, Ticket
@@ -271,14 +271,11 @@ class Asks:
             case Failed(code=ErrorCode.ABANDONED):
                 self.counters.unheard += 1
             case Done(text=text) if self._publishes_answers():
-                fields = {**self._head(), "text": text, **self._core.clock.fields()}
+                fields = {**head(self._topics.device_id), "text": text, **self._core.clock.fields()}
                 self._outbox.publish(Publication(self._topics.last_answer, encode(fields).encode()))
 
     def _publishes_answers(self) -> bool:
         return self._table().last_answer or self._core.settings.telemetry.homeassistant
-
-    def _head(self) -> dict[str, Any]:
-        return {"v": PROTOCOL_VERSION, "device_id": self._topics.device_id}
 
 
 @dataclass(slots=True)

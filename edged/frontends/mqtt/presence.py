@@ -14,8 +14,7 @@ import structlog
 from edged import __version__
 from edged.errors import EdgedError
 from edged.frontends.mqtt.message import Message, Publication
-from edged.frontends.mqtt.wire import encode, read_object
-from edged.protocol import PROTOCOL_VERSION
+from edged.frontends.mqtt.wire import encode, head, read_object
 
 if TYPE_CHECKING:
     from edged.clock import Clock
@@ -149,12 +148,9 @@ class Presence:
             self._told_info = info
             self._link.publish(Publication(self._topics.info, info.encode(), retain=True))
 
-    def _head(self) -> dict[str, Any]:
-        return {"v": PROTOCOL_VERSION, "device_id": self._topics.device_id}
-
     def _status(self, state: str, phase: str, session: str, reason: str | None) -> Publication:
         fields = {
-            **self._head(),
+            **head(self._topics.device_id),
             "state": state,
             "phase": phase,
             "session": session,
@@ -166,7 +162,7 @@ class Presence:
     def _info(self) -> dict[str, Any]:
         status, settings = self._core.status(), self._settings()
         return {
-            **self._head(),
+            **head(self._topics.device_id),
             "version": __version__,
             "python": platform.python_version(),
             "library": status["engine"]["library"],

@@ -11,8 +11,7 @@ import structlog
 
 from edged.frontends.mqtt import homeassistant
 from edged.frontends.mqtt.message import Publication
-from edged.frontends.mqtt.wire import encode
-from edged.protocol import PROTOCOL_VERSION
+from edged.frontends.mqtt.wire import encode, head
 from edged.telemetry.alarms import TYPES
 from edged.telemetry.fields import flat, nested
 
@@ -125,4 +124,4 @@ class Reporter:
         }
 
     def _head(self) -> dict[str, Any]:
-        return {"v": PROTOCOL_VERSION, "device_id": self._topics.device_id, **self._clock.fields()}
+        return {**head(self._topics.device_id), **self._clock.fields()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from edged.errors import EdgedError, ErrorCode, invalid
 from edged.frontends.mqtt.message import Message
-from edged.protocol import INT32_MAX, Frame, frame_fields, parse_json
+from edged.protocol import INT32_MAX, PROTOCOL_VERSION, Frame, frame_fields, parse_json
 
 _OTHER_BYTES = 65_536  # of a payload beside its texts
 _JSON = "application/json"
@@ -54,6 +54,11 @@ def read_object(payload: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise invalid("the payload is no JSON object")
     return fields
+
+
+def head(device_id: str) -> dict[str, Any]:
+    """Return the fields that each message about a device begins with."""
+    return {"v": PROTOCOL_VERSION, "device_id": device_id}
 
 
 def encode(fields: dict[str, Any]) -> str:
