@@ -41,6 +41,14 @@ class SimulatedFleet:
         """Start these devices again."""
         self._wait(self._fleet.start([self.devices[number] for number in numbers]))
 
+    def stop(self, *numbers: int) -> None:
+        """Have these devices end in order."""
+
+        async def stop() -> None:
+            await asyncio.gather(*(self.devices[number].stop() for number in numbers))
+
+        self._wait(stop())
+
     def close(self) -> None:
         """End the devices and the thread."""
         self._wait(self._fleet.stop())

@@ -28,7 +28,7 @@ def fleet(broker: Mosquitto) -> Iterator[tuple[SimulatedFleet, str]]:
     root = f"fleet-{secrets.token_hex(4)}"
     simulated = SimulatedFleet(broker.port, COUNT, root=root, interval=5.0)
     simulated.do(Device.die, 0)
-    simulated.do(Device.stop, 1)
+    simulated.stop(1)
     yield simulated, root
     simulated.close()
 

@@ -43,7 +43,7 @@ def test_what_becomes_of_devices_is_seen(terminal: Terminal, fleet: tuple[Simula
     simulated.do(Device.mute, 1)
     person.expect("1 online, 1 stale, 1 dead")
     person.expect("it says nothing any more")
-    simulated.do(Device.stop, 2)
+    simulated.stop(2)
     person.expect("1 stale, 1 dead, 1 stopped")
     simulated.start(0)
     person.expect("1 online, 1 stale, 1 stopped")

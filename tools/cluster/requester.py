@@ -63,7 +63,7 @@ class Requester:
                     self._repeat()
                     await asyncio.sleep(_RETRY_SECONDS / 2)
             finally:
-                link.close()
+                await link.close()
 
     async def ask(self, devices: Sequence[str], seconds: float, every: float) -> None:
         """Ask a device after the other for so long."""

@@ -7,7 +7,6 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,14 +79,16 @@ class Device:
 
     def die(self) -> None:
         """Break off without a word and stay away."""
-        self._end(Link.cut)
+        if (link := self._leave()) is not None:
+            link.cut()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End in order."""
         if self._link is not None and self.is_online:
             session = f"{self._process}-{self.connects}"
             self._publish("status", self._status("offline", "stopped", session, "SIGTERM"), retain=True)
-        self._end(Link.close)
+        if (link := self._leave()) is not None:
+            await link.close()
 
     def mute(self) -> None:
         """Stay connected and say nothing any more."""
@@ -99,14 +100,14 @@ class Device:
             self._link.cut()
             self._lost()
 
-    def _end(self, how: Callable[[Link], None]) -> None:
+    def _leave(self) -> Link | None:
+        """Return the connection to end; nothing follows it."""
         self._wanted = False
         self.is_online = False
         self._stop_telling()
         if self._returning is not None:
             self._returning.cancel()
-        if self._link is not None:
-            how(self._link)
+        return self._link
 
     def _lost(self) -> None:
         self.is_online = False

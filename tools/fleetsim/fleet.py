@@ -73,9 +73,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """End every device in order."""
-        for device in self.devices:
-            device.stop()
-        await asyncio.sleep(0.2)
+        await asyncio.gather(*(device.stop() for device in self.devices))
 
     async def _start(self, device: Device) -> None:
         async with self._gate:

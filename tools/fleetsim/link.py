@@ -12,6 +12,7 @@ from tools.fleetsim import packets
 
 KEEPALIVE_SECONDS = 600
 _CONNECT_SECONDS = 60.0
+_CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._agreed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended = asyncio.Event()
         self._mid = 0
         self._closing = False
 
@@ -90,12 +92,20 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
-    def close(self) -> None:
-        """Say goodbye: the broker drops the will."""
+    async def close(self) -> None:
+        """Say goodbye: the broker drops the will, and closes the connection.
+
+        A socket that is closed with something unread in it sends a reset, behind which the broker may not see
+        the goodbye.
+        """
+        if self._transport is None:
+            return
         self._closing = True
         self.write(packets.DISCONNECT)
-        if self._transport is not None:
-            self._transport.close()
+        try:
+            await asyncio.wait_for(self._ended.wait(), _CLOSE_SECONDS)
+        except TimeoutError:
+            self.cut()
 
     def cut(self) -> None:
         """Break off without a word: the broker publishes the will."""
@@ -112,6 +122,7 @@ class Link(asyncio.Protocol):
         """See asyncio."""
         self.is_open = False
         self._transport = None
+        self._ended.set()
         for future in (self._admitted, self._agreed):
             if not future.done():
                 future.set_exception(ConnectionResetError("the broker closed the connection"))

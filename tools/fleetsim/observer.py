@@ -32,9 +32,9 @@ class Observer:
         filters = [f"{root}/v1/{device.id}/telemetry/inference" for device in devices]
         await self._link.open(place, "sim-observer", filters=filters)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Leave."""
-        self._link.close()
+        await self._link.close()
 
     def take(self) -> tuple[int, float, float, float]:
         """Return how many messages came since the last call, and their lag: median, 99th of 100, most (s)."""

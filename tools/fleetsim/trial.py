@@ -84,7 +84,7 @@ async def run(plan: Plan, tell: Callable[[str], None]) -> Verdict:
     finally:
         if watcher is not None:
             watcher.close()
-        observer.close()
+        await observer.close()
         await fleet.stop()
     return verdict
 

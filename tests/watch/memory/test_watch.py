@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -392,19 +394,18 @@ def test_a_files_cache_can_be_given_up(tmp_path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
 
-    def is_cached() -> bool:
-        with path.open("rb") as file:
-            try:
-                return os.preadv(file.fileno(), [bytearray(4096)], MIB // 2, os.RWF_NOWAIT) > 0
-            except BlockingIOError:
-                return False
+    # mincore looks on: a read, even one that mustn't wait, would start to read ahead and find its own pages.
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), MIB) as pages:
+        start = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(pages)))
+        resident = (ctypes.c_ubyte * (MIB // mmap.PAGESIZE))()
 
-    try:
-        assert is_cached()
-    except OSError:
-        pytest.skip("this file system can't tell what is cached")
-    assert drop_cached(path)
-    assert not is_cached()
+        def cached() -> int:
+            assert ctypes.CDLL(None).mincore(start, ctypes.c_size_t(MIB), resident) == 0
+            return sum(page & 1 for page in resident)
+
+        assert cached() == len(resident)
+        assert drop_cached(path)
+        assert cached() == 0
 
 
 def test_the_cache_of_a_file_that_is_gone_need_not_be_given_up(tmp_path: Path) -> None:
