@@ -91,7 +91,7 @@ CATALOGUE: dict[str, Entry] = {
             ),
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             size_bytes=98_362_432,
-            least_bytes=156_128_512,
+            least_bytes=162_419_968,
             license="Apache-2.0",
             languages=("English",),
         ),

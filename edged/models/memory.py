@@ -25,7 +25,7 @@ MIN_CONTEXT = 512
 CODE_BYTES = 6 << 20
 """Of the interpreter and the libraries, as far as they are used and no other process shares them."""
 
-_PROCESS_BYTES = 24 << 20  # interpreter, bindings, scheduler and the graph's own description
+_PROCESS_BYTES = 30 << 20  # interpreter, bindings, numpy, scheduler and the graph's own description
 _VOCABULARY_BYTES_PER_TOKEN = 290
 _CELL_BYTES = 72  # what a cell of the KV cache costs beside its keys and values
 _PAGES_AT_ONCE = 1 << 16  # what the kernel maps around a page that is touched, and a row or a norm is in

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from edged.engine.supervision.process import SPINS
-
 from .conftest import Daemon, StartDaemon, read_stream
 from .test_faults import engine_pid
 from .test_hangups import cpu_seconds
@@ -27,7 +25,7 @@ async def test_environment_does_not_reach_libgomp_and_idle_costs_nothing(
     daemon = start_daemon(tiny_model, environ, model={"context": 1024, "sequences": 2})
     pid = daemon.wait_ready()
     variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    assert [v for v in variables if v.startswith(("OMP_", "GOMP_"))] == [f"GOMP_SPINCOUNT={SPINS}"]
+    assert not [v for v in variables if v.startswith(("OMP_", "GOMP_"))]
     await daemon.chat("Hello", max_tokens=16)  # libgomp's threads are there now
     await asyncio.sleep(0.5)  # and have spun out
     pids = (pid, daemon.process.pid)

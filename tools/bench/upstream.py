@@ -179,8 +179,8 @@ def _build(version: str, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         _run(
-            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation",
-            "--no-binary", DISTRIBUTION, "--dest", name, f"{DISTRIBUTION}=={version}",
+            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", DISTRIBUTION,
+            "--dest", name, f"{DISTRIBUTION}=={version}",
         )  # fmt: skip
         [sdist] = Path(name).glob("*.tar.gz")
         with tarfile.open(sdist) as archive:

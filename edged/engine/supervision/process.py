@@ -11,9 +11,9 @@ from edged.engine.supervision.oom import Cause
 
 # -P: a stray module in the working directory must not become part of the engine.
 COMMAND = (sys.executable, "-P", "-m", "edged.engine.child.worker")
-# The child's environment is this and what child_environment adds: OMP_WAIT_POLICY or another GOMP_SPINCOUNT
-# would ruin libgomp's waiting (four times slower, or a core burnt when idle), and the daemon's secrets are
-# none of its business.
+# The child's environment is this and what child_environment adds: OMP_WAIT_POLICY or GOMP_SPINCOUNT would
+# ruin libgomp's waiting (four times slower, or a core burnt when idle), and the daemon's secrets are none of
+# its business.
 PASSED_ON = (
     "PATH",
     "HOME",
@@ -25,9 +25,6 @@ PASSED_ON = (
     "PYTHONPATH",
     "PYTHONHOME",
 )
-# Rounds that a thread of libgomp spins before it sleeps: enough for a barrier within a decode, and too few to
-# keep the daemon from the core between two (docs/adr/0034).
-SPINS = 3000
 _SIGKILL_HINTS: dict[Cause | None, str] = {
     "machine": "out of memory: the kernel killed it to keep the machine alive",
     "limit": "out of memory: the service reached its limit, MemoryMax=",
@@ -84,5 +81,5 @@ class Death:
 def child_environment() -> dict[str, str]:
     """Return the environment that the engine gets."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    # Without this ggml_abort starts gdb where that is installed.
-    return {**passed, "GGML_NO_BACKTRACE": "1", "GOMP_SPINCOUNT": str(SPINS)}
+    # Without the first ggml_abort starts gdb where it is installed; without the second numpy starts threads.
+    return {**passed, "GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edged.engine.child.llama.abort import Abort
 from edged.engine.child.llama.batch import Batch, Run
 from edged.engine.child.llama.library import LlamaError, lib, log
 from edged.engine.child.llama.model import Model
 from edged.engine.child.llama.state import State
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 KV_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "q4_0": lib.GGML_TYPE_Q4_0}
 _FLASH_ATTENTION = {
@@ -171,15 +170,20 @@ class Context:
 
     # --- what comes of a decode ---
 
+    def likeliest(self, row: int) -> int:
+        """Return the token with the greatest logit at a row, the first of equals."""
+        return int(self._logits(row).argmax())
+
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """Return the log-probability of `token` at a row and the `top` likeliest tokens there."""
-        import numpy as np  # only requests for logprobs pay for it
-
-        pointer = lib.llama_get_logits_ith(self._handle, row)
-        n_tokens = self._model.vocabulary.n_tokens
-        logits: NDArray[np.float64] = np.ctypeslib.as_array(pointer, (n_tokens,)).astype(np.float64)
+        logits: NDArray[np.float64] = self._logits(row).astype(np.float64)
         logits -= logits.max()
         logits -= np.log(np.exp(logits).sum())
         np.maximum(logits, LEAST_LOGPROB, out=logits)
         best: list[int] = np.argpartition(-logits, range(top))[:top].tolist() if top else []
         return float(logits[token]), [(i, float(logits[i])) for i in best]
+
+    def _logits(self, row: int) -> NDArray[np.float32]:
+        """Return a row where the library has it; the next decode writes there."""
+        pointer = lib.llama_get_logits_ith(self._handle, row)
+        return np.ctypeslib.as_array(pointer, (self._model.vocabulary.n_tokens,))

@@ -15,7 +15,7 @@ _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: the library would draw a seed o
 
 
 class Sampler:
-    """One request's penalties and sampler chain, in llama.cpp's order.
+    """One request's penalties and sampler chain, in llama.cpp's order; at temperature 0 the likeliest token.
 
     The random number of a token depends on the seed and the token's place alone, so that a generation can
     be taken up anywhere.
@@ -24,13 +24,13 @@ class Sampler:
     def __init__(self, vocabulary: Vocabulary, params: SamplingParams, prompt: Sequence[int]) -> None:
         self._seed = None if params.temperature <= 0 else params.seed
         self._penalties = Penalties(params, prompt, vocabulary.n_tokens)
+        self._chain = None
+        if self._seed is None:
+            return  # the library's greedy sampler copies the vocabulary first (docs/adr/0034)
         chain_params = lib.llama_sampler_chain_default_params()
         chain_params.no_perf = True
         self._chain = lib.llama_sampler_chain_init(chain_params)
         self._length = 0
-        if self._seed is None:
-            self._add(lib.llama_sampler_init_greedy())
-            return
         self._add(lib.llama_sampler_init_top_k(params.top_k))
         self._add(lib.llama_sampler_init_top_p(params.top_p, 1))
         self._add(lib.llama_sampler_init_min_p(params.min_p, 1))
@@ -50,11 +50,16 @@ class Sampler:
         if self._seed is not None:
             self._seed_draw(self._seed, place)
         if not self._penalties:
-            return int(lib.llama_sampler_sample(self._chain, context.handle, row))
+            return self._draw(context, row)
         with self._penalties.shifted(lib.llama_get_logits_ith(context.handle, row)):
-            token: int = lib.llama_sampler_sample(self._chain, context.handle, row)
+            token = self._draw(context, row)
         self.accept(token)
         return token
+
+    def _draw(self, context: Context, row: int) -> int:
+        if self._chain is None:
+            return context.likeliest(row)
+        return int(lib.llama_sampler_sample(self._chain, context.handle, row))
 
     def _seed_draw(self, seed: int, place: int) -> None:
         """Replace the drawing sampler, the chain's last, by one whose only draw is this token's."""
