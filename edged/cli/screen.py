@@ -121,7 +121,7 @@ class Screen:
         shown += [""] * (rows - len(shown))
         before = self._drawn if size == self._size else [None] * rows
         parts = [
-            f"\x1b[{row};1H{new}\x1b[K"
+            f"\x1b[{row};1H\x1b[K{new}"  # behind a row that is full it would wipe the last character
             for row, (new, old) in enumerate(zip(shown, before, strict=True), 1)
             if new != old
         ]

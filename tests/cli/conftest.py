@@ -406,9 +406,14 @@ class Person:
     def picture(self) -> list[str]:
         """Return the lines that a view has drawn, without their styles and the blanks at their ends."""
         shown: dict[int, str] = {}
-        for row, line in re.findall(r"\x1b\[(\d+);1H(.*?)\x1b\[K", self.seen, re.DOTALL):
-            shown[int(row)] = re.sub(r"\x1b\[\d+m", "", line).rstrip()
+        for row, line in self.rows():
+            shown[row] = re.sub(r"\x1b\[\d+m|\x1b\[K", "", line).rstrip()
         return [shown.get(row, "") for row in range(1, max(shown, default=0) + 1)]
+
+    def rows(self) -> list[tuple[int, str]]:
+        """Return each row that was drawn, with what was written from its beginning on, in order."""
+        drawn = re.split(r"\x1b\[(\d+);1H", self.seen.partition("\x1b[?7h")[0])[1:]
+        return [(int(row), text) for row, text in zip(drawn[::2], drawn[1::2], strict=True)]
 
     def end(self) -> int:
         """Read to the end and return the exit code."""

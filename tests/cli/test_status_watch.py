@@ -35,7 +35,7 @@ def test_on_a_terminal_it_is_drawn_in_place(terminal: Terminal, daemon: SmallDae
     person.expect("NO ANSWER: the daemon went away")
     assert any(line.startswith("sessions") for line in person.picture()), "what was known is still shown"
     daemon.routes["GET /v1/status"] = well
-    person.expect("\x1b[1;1Hedged     0.1.0")
+    person.expect("\x1b[1;1H\x1b[Kedged     0.1.0")
     person.type("q")
     assert person.end() == 0
     assert person.seen.endswith("\x1b[?1049l")

@@ -112,10 +112,23 @@ def test_another_size_is_drawn_at_once(terminal: Terminal) -> None:
     person = terminal("top", "--interval", "3600")
     person.expect("[q]uit")
     person.resize(60, 12)
-    person.expect("\x1b[12;1H\x1b[7m[q]uit")
+    person.expect("\x1b[12;1H\x1b[K\x1b[7m[q]uit")
     person.resize(80, 24)
-    person.expect("\x1b[24;1H\x1b[7m[q]uit")
+    person.expect("\x1b[24;1H\x1b[K\x1b[7m[q]uit")
     leave(person)
+
+
+def test_a_full_row_is_seen_to_its_last_character(terminal: Terminal) -> None:
+    """Who erases the rest of a full row wipes its last character: a row is erased before it is written."""
+    person = terminal(*FAST)
+    person.expect("[q]uit")
+    person.resize(80, 24)
+    person.expect("\x1b[24;1H")
+    person.expect("[q]uit")
+    leave(person)
+    rows = [text for _, text in person.rows()]
+    assert all(text.startswith("\x1b[K") and text.count("\x1b[K") == 1 for text in rows)
+    assert any(len(re.sub(r"\x1b\[\w*", "", text)) == 80 for text in rows), "no row is full"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +230,7 @@ def test_a_daemon_that_does_not_answer_is_told_and_found_again(
     daemon.routes["GET /v1/status"] = lambda exchange: exchange.speak(b"")
     person.expect("NO ANSWER: the daemon went away")
     daemon.routes["GET /v1/status"] = well
-    person.expect("\x1b[1;1H\x1b[1mkitchen-3fa2b1")
+    person.expect("\x1b[1;1H\x1b[K\x1b[1mkitchen-3fa2b1")
     leave(person)
 
 

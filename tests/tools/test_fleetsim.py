@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.scripted_broker import SUBSCRIBE, Peer, ScriptedBroker, suback
 from tools.fleetsim import packets
 from tools.fleetsim.__main__ import certificate
 from tools.fleetsim.fleet import Fleet, check_files
-from tools.fleetsim.link import Place
+from tools.fleetsim.link import Link, Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,6 +86,22 @@ async def test_tls(make_mosquitto: MakeMosquitto, tmp_path: Path) -> None:
     await fleet.start()
     assert fleet.online == 2
     await fleet.stop()
+
+
+async def test_a_subscription_that_is_refused_is_no_connection() -> None:
+    """A reader that took it for one would hear nothing, and wait for ever."""
+
+    async def refuses(peer: Peer) -> None:
+        await peer.greet()
+        asked = await peer.expect(SUBSCRIBE)
+        await peer.send(suback(asked.mid, 1, 0x80, version=4))
+        await peer.read()
+
+    link = Link(lambda message: None, lambda: None)
+    async with ScriptedBroker(refuses) as broker:
+        with pytest.raises(ConnectionRefusedError, match="1 of 2 subscriptions"):
+            await link.open(Place("127.0.0.1", broker.port), "reader", filters=["fine", "refused"])
+    assert not link.is_open
 
 
 def test_too_many_devices_are_refused_with_the_figures() -> None:

@@ -24,7 +24,6 @@ queue = 1000
 per_client = 1000
 [mqtt]
 url = "mqtt://127.0.0.1:{port}"
-keepalive_seconds = 5
 """
 
 

@@ -52,7 +52,8 @@ class Requester:
             try:
                 topics = ("status", "health", "telemetry/thermal", f"reply/{self._name}/#")
                 filters = [f"{self._base}/+/{topic}" for topic in topics]
-                await link.open(self._place, self._name, filters=filters)
+                # At QoS 1 NATS would have to agree on a consumer for each; what is lost here is asked again.
+                await link.open(self._place, self._name, filters=filters, qos=0)
             except (OSError, TimeoutError):
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue

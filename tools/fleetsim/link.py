@@ -147,8 +147,13 @@ class Link(asyncio.Protocol):
             case packets.PUBACK:
                 self.unacknowledged -= 1
             case packets.SUBACK if not self._agreed.done():
-                self.is_open = True
-                self._agreed.set_result(None)
+                codes = packet.body[2:]
+                if refused := sum(code >= packets.REFUSED for code in codes):
+                    why = f"the broker refuses {refused} of {len(codes)} subscriptions"
+                    self._agreed.set_exception(ConnectionRefusedError(why))
+                else:
+                    self.is_open = True
+                    self._agreed.set_result(None)
             case packets.CONNACK if not self._admitted.done():
                 code = struct.unpack("!BB", packet.body)[1]
                 if code:

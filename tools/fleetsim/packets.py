@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 CONNACK, PUBLISH, PUBACK, SUBACK = 2, 3, 4, 9
-PINGREQ = b"\xc0\x00"
+REFUSED = 0x80  # the least code in a SUBACK that is a refusal
 DISCONNECT = b"\xe0\x00"
 
 

@@ -12,11 +12,12 @@ import structlog
 
 from edged.errors import EdgedError, ErrorCode, invalid
 from edged.frontends.mqtt.addresses import Address, ReplyRule
-from edged.frontends.mqtt.message import Message, Publication
+from edged.frontends.mqtt.last_answer import LastAnswer
+from edged.frontends.mqtt.message import Message
 from edged.frontends.mqtt.replies import Replier
 from edged.frontends.mqtt.topics import Arrival, Topics
-from edged.frontends.mqtt.wire import encode, encode_frame, head, read_ask, read_object
-from edged.protocol import Client, Done, Failed, Request, valid_name, valid_request_id
+from edged.frontends.mqtt.wire import encode_frame, read_ask, read_object
+from edged.protocol import Client, Failed, Request, valid_name, valid_request_id
 
 if TYPE_CHECKING:
     from edged.core import Core, Ticket
@@ -76,6 +77,7 @@ class Asks:
         self._topics = topics
         self._outbox = outbox
         self._table = table
+        self._last_answer = LastAnswer(core=core, topics=topics, outbox=outbox, table=table)
         self._repliers: dict[Ticket, Replier] = {}
         self._taking: dict[tuple[str, str | bytes], asyncio.Event] = {}
 
@@ -234,6 +236,7 @@ class Asks:
         )
         publication.on_outcome = lambda outcome: message.acknowledge()
         await self._outbox.publish_in_turn(publication)
+        self._last_answer.refused(client, error)
 
     async def _repeat(self, message: Message, ticket: Ticket, address: Address) -> None:
         """Answer a repeat: of a request in hand with `accepted`, of a finished one with its last frame."""
@@ -267,15 +270,9 @@ class Asks:
         if not task.cancelled() and (error := task.exception()):
             _log.error("a reply could not be sent", request_id=ticket.id, exc_info=error)
             return
-        match ticket.terminal:
-            case Failed(code=ErrorCode.ABANDONED):
-                self.counters.unheard += 1
-            case Done(text=text) if self._publishes_answers():
-                fields = {**head(self._topics.device_id), "text": text, **self._core.clock.fields()}
-                self._outbox.publish(Publication(self._topics.last_answer, encode(fields).encode()))
-
-    def _publishes_answers(self) -> bool:
-        return self._table().last_answer or self._core.settings.telemetry.homeassistant
+        if isinstance(ticket.terminal, Failed) and ticket.terminal.code is ErrorCode.ABANDONED:
+            self.counters.unheard += 1
+        self._last_answer.ended(ticket.client, ticket.terminal)
 
 
 @dataclass(slots=True)

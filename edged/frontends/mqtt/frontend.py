@@ -9,7 +9,8 @@ import structlog
 
 from edged.frontends.mqtt.addresses import ReplyRule
 from edged.frontends.mqtt.asks import Asks
-from edged.frontends.mqtt.link import Broker, Connection, Link, Subscription
+from edged.frontends.mqtt.link import Broker, Connection, Link
+from edged.frontends.mqtt.listening import Listening
 from edged.frontends.mqtt.message import Message
 from edged.frontends.mqtt.operators import Operators
 from edged.frontends.mqtt.outbox import Outbox
@@ -48,7 +49,6 @@ class MqttFrontend:
         self._topics = topics = Topics(settings.mqtt.root, settings.device_id)
         self._dropped = 0
         self._closing = False
-        self._faults: dict[str, str | None] = {}  # of subscriptions
         self._dealing: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         broker = Broker.from_settings(settings.mqtt)
@@ -63,6 +63,7 @@ class MqttFrontend:
             on_duplicate=self._duplicate,
             clock=clock,
         )
+        self._listening = Listening(link, topics.status)
         self._outbox = Outbox(
             core=core,
             link=link,
@@ -145,7 +146,7 @@ class MqttFrontend:
     def status(self) -> dict[str, Any]:
         """Return the part of the status that is about MQTT."""
         connection, fault = self._link.connection, self._link.fault
-        notes = [fault for fault in self._faults.values() if fault] if connection else []
+        notes = self._listening.faults if connection else []
         if connection is not None:
             notes += connection.notes(self._settings.mqtt.session_expiry_seconds)
         counters = self._asks.counters
@@ -184,20 +185,11 @@ class MqttFrontend:
         filters = self._topics.subscriptions(open_ask=open_ask, homeassistant=homeassistant)
         if not open_ask:  # the broker may remember it from when it was open
             await self._link.unsubscribe((self._topics.open_ask,))
-        self._faults = await self._link.subscribe(
-            # Of our own status we want the echo, and what another device of the same id has left there; of a
-            # prompt we want to know that it is kept by the broker.
-            Subscription(filter, no_local=False, retain_handling=0)
-            if filter == self._topics.status
-            else Subscription(filter, retain_as_published=True)
-            for filter in filters
-        )
-        for filter, fault in self._faults.items():
-            if fault:
-                _log.warning("the broker refuses a subscription", filter=filter, reason=fault)
+        await self._listening.begin(filters)
         self._presence.connected()
         self._reporter.connected()
         self._outbox.connected()
+        await self._listening.persist()
 
     def _duplicate(self) -> None:
         """Tell of another device of this id."""

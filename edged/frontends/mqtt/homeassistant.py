@@ -139,7 +139,7 @@ def _controls(topics: Topics) -> dict[str, Any]:
         "last_answer": _entity(topics, "sensor", "last_answer", "Last answer")
         | {
             "state_topic": topics.last_answer,
-            "value_template": f"{{{{ value_json.text[:{MOST_STATE_CHARACTERS}] }}}}",
+            "value_template": f"{{{{ (value_json.error or value_json.text)[:{MOST_STATE_CHARACTERS}] }}}}",
             "json_attributes_topic": topics.last_answer,
         },
     }

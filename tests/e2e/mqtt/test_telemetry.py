@@ -201,7 +201,11 @@ def test_home_assistant_finds_the_device_asks_and_hears(mosquitto: Mosquitto, de
         ask = message["components"]["ask"]
         anna._client.publish(ask["command_topic"], json.dumps({"prompt": "harbour", "max_tokens": 4}), qos=1)
         answer = message["components"]["last_answer"]["state_topic"].removeprefix("edged/v1/test/")
-        anna.wait(lambda: anna.retained(answer))
+        assert json.loads(anna.wait(lambda: anna.retained(answer)))["error"] is None
+        too_long = json.dumps({"prompt": "harbour " * 5000})
+        anna._client.publish(ask["command_topic"], too_long, qos=1)
+        refusal = anna.wait(lambda: json.loads(anna.retained(answer) or b"{}").get("error"))
+        assert refusal.startswith("prompt_too_long: the prompt has ")
         anna.ask("long-0", max_tokens=3900)
         button = message["components"]["cancel_all"]
         until(lambda: asyncio.run(device.get("/v1/status"))["requests"]["running"] >= 1)

@@ -109,7 +109,7 @@ def payloads(snapshot: Snapshot) -> dict[str, str]:
     }
     return parts | {
         f"{BASE}/health": encode({"watch": nested(snapshot.watch)}),
-        f"{BASE}/last_answer": encode({"text": "word " * 200}),
+        f"{BASE}/last_answer": encode({"text": "word " * 200, "error": None}),
         f"{BASE}/status": encode({"state": "online"}),
     }
 
@@ -166,3 +166,9 @@ def test_the_button_cancels_all(components: dict[str, dict[str, Any]]) -> None:
 def test_the_whole_answer_is_an_attribute(components: dict[str, dict[str, Any]]) -> None:
     answer = components["last_answer"]
     assert answer["json_attributes_topic"] == answer["state_topic"] == f"{BASE}/last_answer"
+
+
+def test_the_state_says_why_there_is_no_answer(components: dict[str, dict[str, Any]]) -> None:
+    error = "busy: 64 requests are waiting; 64 are allowed (limits.queue); try again in 12 s"
+    told = encode({"text": None, "error": error})
+    assert render(components["last_answer"]["value_template"], told) == error

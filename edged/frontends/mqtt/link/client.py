@@ -104,12 +104,12 @@ class Client(paho.Client):
             self.connect(
                 plan.broker.host,
                 plan.broker.port,
-                plan.broker.keepalive_seconds,
+                plan.broker.told_keepalive_seconds,
                 clean_start=plan.clean_start,
                 properties=packets.connect_properties(plan.session_expiry_seconds),
             )
         else:
-            self.connect(plan.broker.host, plan.broker.port, plan.broker.keepalive_seconds)
+            self.connect(plan.broker.host, plan.broker.port, plan.broker.told_keepalive_seconds)
 
     def _create_socket(self) -> Any:
         return self._handler.dial()
