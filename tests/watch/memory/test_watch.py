@@ -389,13 +389,10 @@ async def test_it_runs_until_it_is_cancelled() -> None:
 
 def test_a_files_cache_can_be_given_up(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    with path.open("wb") as file:
-        file.write(os.urandom(MIB))
-        file.flush()
-        os.fsync(file.fileno())
-
+    path.write_bytes(os.urandom(MIB))
     # mincore looks on: a read, even one that mustn't wait, would start to read ahead and find its own pages.
     with path.open("r+b") as file, mmap.mmap(file.fileno(), MIB) as pages:
+        os.fsync(file.fileno())
         start = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(pages)))
         resident = (ctypes.c_ubyte * (MIB // mmap.PAGESIZE))()
 
