@@ -77,8 +77,8 @@ class EngineTable(Table):
     )
     flash_attention: bool | Auto = Field(
         "auto",
-        description="Use flash attention; auto: where kv_type or deterministic needs it. On x86-64 answers in "
-        "short chats are a tenth faster with it, and at 1,000 tokens they take twice as long.",
+        description="Use flash attention; auto: where kv_type or deterministic needs it. On x86-64 answers "
+        "in short chats are a tenth faster with it, and at 1,000 tokens they take twice as long.",
     )
     deterministic: bool = Field(
         False,
