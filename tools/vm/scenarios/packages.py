@@ -21,11 +21,9 @@ def reloaded(device: Device) -> str:
     device.machine.out(
         "sed -i '1i log_level = \"debug\"' /etc/edged/edged.toml && systemctl reload edged", seconds=60
     )
+    # systemd 252 takes a reload for done once the signal is sent.
+    device.machine.until("journalctl -q -u edged.service -n 50 -o cat | grep -q log_level")
     show(device.pid() == before, "the process changed")
-    show(
-        any("log_level" in entry["MESSAGE"] for entry in device.journal("-n", "50")),
-        "the change is not logged",
-    )
     device.machine.out("sed -i 1d /etc/edged/edged.toml && systemctl reload edged", seconds=60)
     device.ask()
     return "log_level changed in the same process"
