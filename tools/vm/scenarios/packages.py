@@ -50,8 +50,11 @@ def stopped(device: Device) -> str:
     said = device.machine.ended(asked, "the ask")
     show(said.code == 0, f"what ran was cut off: {said.err}")
     device.requester.wait(lambda: b'"stopped"' in (device.requester.retained("status") or b""))
-    run("sed -i 1d /etc/edged/edged.toml && systemctl start edged.socket edged.service", seconds=60)
+    run("sed -i 1d /etc/edged/edged.toml && systemctl start edged.service", seconds=60)
     device.ready()
+    show(
+        device.property("ActiveState", "edged.socket") == "active", "the service came back without its socket"
+    )
     return "the answer that ran was finished, the broker knows"
 
 
