@@ -40,7 +40,7 @@ dist: ## make source archive and wheel in dist/
 deb: $(VENV)/.installed ## make the Debian packages in dist/ (as root; minutes, the first time half an hour)
 	$(BIN)/python -m tools.debian
 
-smoke: $(VENV)/.installed ## make one package and try it in one virtual machine (as root)
+smoke: $(VENV)/.installed-test ## make one package and try it in one virtual machine (as root)
 	$(BIN)/python -m tools.debian --release 12 --architecture amd64
 	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --scenario service
 

@@ -77,4 +77,5 @@ def test_the_unit_knows_what_the_daemon_means() -> None:
     unit = keys("edged.service")
     assert unit["RestartPreventExitStatus"] == [str(WRONG_CONFIGURATION)]
     assert {line.split(":")[0] for line in unit["LoadCredential"]} == set(CREDENTIALS)
+    assert unit["Wants"] == ["edged.socket"], "started alone it would refuse askers at its next restart"
     assert "MemoryHigh" not in unit, "it would slow the daemon down with its engine"

@@ -57,7 +57,7 @@ class Service:
         Raises:
             CommandError: it does not start.
         """
-        for arguments in (["enable", "--quiet", _SOCKET, _UNIT], ["start", _SOCKET], ["restart", _UNIT]):
+        for arguments in (["enable", "--quiet", _SOCKET, _UNIT], ["restart", _UNIT]):
             done = _systemctl(*arguments)
             if done.returncode != 0:
                 said = (done.stderr.strip().splitlines() or ["it gave no reason"])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -75,16 +76,17 @@ def image(release: int, architecture: str) -> Image:
         CalledProcessError: a tool failed; it has said why.
     """
     root = system(release, architecture)
+    put_in = hashlib.sha256(AGENT.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:8]
     made = Image(
         release,
         architecture,
-        disk=cache() / "images" / f"{root.name}.img",
+        disk=cache() / "images" / f"{root.name}-{put_in}.img",
         kernel=next(root.glob("boot/vmlinuz-*")),
         initrd=next(root.glob("boot/initrd.img-*")),
     )
-    if not made.disk.exists() or made.disk.stat().st_mtime < max(
-        path.stat().st_mtime for path in (AGENT, Path(__file__))
-    ):
+    if not made.disk.exists():
+        for outdated in made.disk.parent.glob(f"{root.name}*.img"):
+            outdated.unlink()
         _make_disk(root, made.disk)
     return made
 

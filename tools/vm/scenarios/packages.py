@@ -21,11 +21,9 @@ def reloaded(device: Device) -> str:
     device.machine.out(
         "sed -i '1i log_level = \"debug\"' /etc/edged/edged.toml && systemctl reload edged", seconds=60
     )
+    # systemd 252 takes a reload for done once the signal is sent.
+    device.machine.until("journalctl -q -u edged.service -n 50 -o cat | grep -q log_level")
     show(device.pid() == before, "the process changed")
-    show(
-        any("log_level" in entry["MESSAGE"] for entry in device.journal("-n", "50")),
-        "the change is not logged",
-    )
     device.machine.out("sed -i 1d /etc/edged/edged.toml && systemctl reload edged", seconds=60)
     device.ask()
     return "log_level changed in the same process"
@@ -41,16 +39,22 @@ def restarted(device: Device) -> str:
 
 
 def stopped(device: Device) -> str:
-    """A stop lets what runs end, and tells the broker."""
+    """A stop lets what runs end, if it is given the time that an emulator takes, and tells the broker."""
+    run = device.machine.out
+    device.ready()
+    run("sed -i '1i stop_seconds = 120' /etc/edged/edged.toml && systemctl restart edged.service", seconds=60)
     device.ready()
     asked = device.machine.start(device.asking("Hello", tokens=160))
     device.machine.until(f"{STATUS} | grep -q '\"running\": 1'")
-    device.machine.out("systemctl stop edged.socket edged.service", seconds=90)
+    run("systemctl stop edged.socket edged.service", seconds=150)
     said = device.machine.ended(asked, "the ask")
     show(said.code == 0, f"what ran was cut off: {said.err}")
     device.requester.wait(lambda: b'"stopped"' in (device.requester.retained("status") or b""))
-    device.machine.out("systemctl start edged.socket edged.service")
+    run("sed -i 1d /etc/edged/edged.toml && systemctl start edged.service", seconds=60)
     device.ready()
+    show(
+        device.property("ActiveState", "edged.socket") == "active", "the service came back without its socket"
+    )
     return "the answer that ran was finished, the broker knows"
 
 
