@@ -134,7 +134,7 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(
     person.type("Küche\n")
     assert "must be 1 to 63 characters of a-z 0-9 -" in person.expect("The name of this device [")
     person.type("kitchen\n")
-    assert "98.4 MB to fetch  fits: 156.1 MB of memory at least  English; Apache-2.0" in person.expect("[1]")
+    assert "98.4 MB to fetch  fits: 162.4 MB of memory at least  English; Apache-2.0" in person.expect("[1]")
     person.type("7\n")
     person.expect("7 is no model of the list, no address and no file")
     person.type("\n")
@@ -329,7 +329,7 @@ def test_a_model_that_can_not_be_loaded_is_told(
     ("memory_kb", "free", "fits"),
     [
         (500_000, 10**9, "fits: "),
-        (100_000, 10**9, "does not fit: 156.1 MB of memory at least, 102.4 MB available"),
+        (100_000, 10**9, "does not fit: 162.4 MB of memory at least, 102.4 MB available"),
         (500_000, 10**8, "does not fit: 162.4 MB of disk, 100.0 MB free"),
     ],
 )

@@ -84,8 +84,9 @@ class Judge:
         self.parts[part.name] = part
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Say which event loop it is about."""
+        """Say which event loop it is about; from now on the service manager hears of it."""
         self._loop = loop
+        self._tell_manager()
 
     def step(self) -> None:
         """Look once, and act."""
