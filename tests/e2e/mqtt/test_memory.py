@@ -128,7 +128,7 @@ def test_step_by_step_to_the_edge_and_back(machine: Machine, start: Start, mosqu
         assert command(daemon, "model_use", name=None)["error"]["code"] == "low_memory"
         assert children(daemon) == []
         assert post(daemon)[1]["error"]["code"] == "low_memory"
-        assert anna.frames("long")[-1]["type"] in ("accepted", "chunk")  # it had begun, or not
+        assert "error" not in [frame["type"] for frame in anna.frames("long")]  # it may be done already
         assert [frame["type"] for frame in anna.frames("edge")] == ["accepted"]
 
         machine.besides = AMPLE
