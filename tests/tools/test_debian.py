@@ -26,8 +26,13 @@ def test_every_package_of_the_lock_is_taken_once_by_its_hashes(python: str) -> N
     assert not any(" ; " in entry for entry in entries.values()), "pip would ask this Python"
 
 
-def test_each_python_gets_the_version_that_is_for_it() -> None:
-    assert pinned("3.11")["numpy"] != pinned("3.13")["numpy"]
+def test_each_python_gets_the_version_that_is_for_it(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    entry = "one=={} ; python_full_version {} '3.12' \\\n    --hash=sha256:0\n"
+    lock.write_text(entry.format(1, "<") + entry.format(2, ">="))
+
+    assert "one==1 " in pinned("3.11", lock)["one"]
+    assert "one==2 " in pinned("3.13", lock)["one"]
 
 
 def test_an_upgrade_of_debian_brings_a_greater_version() -> None:

@@ -6,6 +6,7 @@ import ast
 import ctypes
 import importlib.metadata
 import math
+import platform
 import subprocess
 import sys
 import threading
@@ -721,3 +722,11 @@ def test_a_piece_longer_than_the_buffer_comes_whole(
     token = next(token for token in range(vocabulary.n_tokens) if vocabulary.text(token) == long)
     assert vocabulary.piece(token) == long.encode()
     assert vocabulary.piece(vocabulary.tokenize("ab", add_special=False, parse_special=False)[0]) == b"ab"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86-64 alone")
+def test_numpy_runs_on_every_x86_64() -> None:
+    """As the library does: it chooses kernels by what the processor has, down to the first of them."""
+    needed = np.show_config(mode="dicts")["SIMD Extensions"]["baseline"]
+
+    assert set(needed) <= {"SSE", "SSE2", "SSE3"}

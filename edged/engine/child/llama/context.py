@@ -171,7 +171,7 @@ class Context:
     # --- what comes of a decode ---
 
     def likeliest(self, row: int) -> int:
-        """Return the token with the greatest logit at a row, the first of equals."""
+        """Return the token with the greatest logit at a row, the first of equals; NaN is greater."""
         return int(self._logits(row).argmax())
 
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:

@@ -18,7 +18,7 @@ LIBRARY_VERSION = "0.3.36"
 
 
 def _import_bindings() -> Any:
-    """Import the bindings without their package, which loads numpy and 20 MB more (docs/adr/0015).
+    """Import the bindings without their package, which loads 12 MB that nothing here needs (docs/adr/0015).
 
     Raises:
         ImportError: they are not installed, or another version: their structs mirror C by hand.
