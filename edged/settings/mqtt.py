@@ -174,8 +174,8 @@ class MqttTable(Table):
     )
     keepalive_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         30,
-        description="A broken connection is noticed within 1.5 times this, from 10 s on by mosquitto, too: "
-        "one that is quiet for 5 s less is tried, and without an answer counts as dead.",
+        description="The broker tells of a broken connection within 1.5 times this (mosquitto from 15 s on), "
+        "and edged notices it within about twice: one that is quiet for 5 s less is tried.",
     )
     protocol: Auto | Literal["5", "3.1.1"] = Field(
         "auto", description="Version of MQTT; auto: 5, and 3.1.1 where the broker does not speak it."

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from edged.frontends.mqtt.link import Broker, Connection, Link, Subscription
+from edged.frontends.mqtt.listening import AGAIN_SECONDS
 from edged.frontends.mqtt.message import Message
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Pool:
         self._filters = topics.pool_subscriptions(name)
         self._fault: str | None = None
         self._leaving = False
+        self._pause, self._again_at = AGAIN_SECONDS[0], 0.0  # after a refusal, and when it is over
         self._settling = asyncio.Lock()
         self.link = Link(
             broker,
@@ -97,6 +100,7 @@ class Pool:
 
     async def _connected(self, connection: Connection) -> None:
         self.joined = False
+        self._pause, self._again_at = AGAIN_SECONDS[0], 0.0
         await self._settle()
 
     async def _settle(self) -> None:
@@ -117,6 +121,8 @@ class Pool:
         if not self.link.connection.shared_available:
             self._fault = "the broker has no shared subscriptions (MQTT 5): this device can't join a pool"
             return
+        if time.monotonic() < self._again_at:
+            return
         faults = await self.link.subscribe(
             Subscription(filter, retain_as_published=True) for filter in self._filters
         )
@@ -124,3 +130,8 @@ class Pool:
         self.joined = self._fault is None
         if self.joined:
             _log.info("joined the pool", pool=self._name)
+            return
+        self._again_at = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, AGAIN_SECONDS[1])
+        # Half a member would be handed prompts, too.
+        await self.link.unsubscribe([filter for filter, fault in faults.items() if fault is None])

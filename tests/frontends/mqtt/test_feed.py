@@ -25,7 +25,6 @@ CONNECTION = Connection(
     wildcards_available=True,
     shared_available=True,
     session_expiry_seconds=0,
-    keepalive_seconds=30,
 )
 
 

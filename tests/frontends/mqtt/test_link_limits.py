@@ -253,24 +253,22 @@ async def test_a_topic_that_no_broker_takes_is_refused_here(make_link: MakeLink,
         assert len(broker.of(CONNECT)) == 1
 
 
-@pytest.mark.parametrize(("keepalive", "told"), [(1, 1), (9, 9), (10, 5), (30, 25), (3600, 3595)])
+@pytest.mark.parametrize(("keepalive", "told"), [(1, 1), (14, 14), (15, 10), (30, 25), (3600, 3595)])
 async def test_a_broker_that_looks_seldom_has_room_within_one_and_a_half_keepalives(
     make_link: MakeLink, keepalive: int, told: int
 ) -> None:
     """It is told a shorter one, and edged tries a quiet connection after that, too."""
     async with granting() as broker:
         owner = make_link(Broker("127.0.0.1", broker.port, keepalive_seconds=keepalive))
-        connection = await owner.connected()
+        await owner.connected()
         (connect,) = broker.of(CONNECT)
     assert int.from_bytes(connect.body[8:10], "big") == told
-    assert connection.keepalive_seconds == told
 
 
 async def test_what_the_broker_grants_is_told(make_link: MakeLink) -> None:
     async with granting(KEEP_ALIVE_7 + EXPIRY_5) as broker:
         owner = make_link(broker.port, session_expiry_seconds=60)
         connection = await owner.connected()
-    assert connection.keepalive_seconds == 7
     assert connection.session_expiry_seconds == 5
     assert any("5 s" in note for note in connection.notes(60))
     assert not connection.notes(5)

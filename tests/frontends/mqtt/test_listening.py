@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,23 @@ async def test_what_was_refused_is_asked_again_until_it_is_granted(make_link: Ma
             [name for name in FILTERS if name.encode() in packet.body] for packet in broker.of(SUBSCRIBE)
         ]
     assert asked == [list(FILTERS), ["d/cancel/+", "d/status"], ["d/cancel/+"]]
+
+
+async def test_pauses_grow(make_link: MakeLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(listening, "AGAIN_SECONDS", (5.0, 12.0))
+    monkeypatch.setattr(listening, "asyncio", SimpleNamespace(sleep=sleep))
+    async with ScriptedBroker(granting(*[(UNSPECIFIED,)] * 4)) as broker:
+        owner = make_link(broker.port)
+        await owner.connected()
+        told = Listening(owner.link, "d/status")
+        await told.begin(["d/status"])
+        await told.persist()
+    assert pauses == [5.0, 10.0, 12.0, 12.0]
 
 
 async def test_options_are_the_same_when_it_is_asked_again(make_link: MakeLink) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import cast
@@ -16,33 +17,37 @@ from edged.frontends.mqtt.pool import Pool
 from edged.frontends.mqtt.topics import Topics
 from tests.brokers import Mosquitto
 from tests.frontends.mqtt.conftest import FakeClock, until
+from tests.scripted_broker import SUBSCRIBE, UNSUBACK, UNSUBSCRIBE, Peer, ScriptedBroker, packet, suback
 
 
 class Member:
     """One device of a pool."""
 
-    def __init__(self, broker: Mosquitto) -> None:
+    def __init__(self, port: int) -> None:
         self.core = SimpleNamespace(ready=True)
         self.pool = Pool(
             "p",
             core=cast(Core, self.core),
-            broker=Broker("127.0.0.1", broker.port),
+            broker=Broker("127.0.0.1", port),
             topics=Topics("edged", "d"),
             clock=FakeClock(),  # type: ignore[arg-type]
             on_message=lambda message: message.acknowledge(),
         )
         self.task = asyncio.create_task(self.pool.run())
 
+    async def end(self) -> None:
+        await self.pool.stop(1.5)
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
 
 @pytest.fixture
 async def member(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Member]:
     monkeypatch.setattr(pool, "CHECK_SECONDS", 0.01)
-    member = Member(mosquitto)
+    member = Member(mosquitto.port)
     await until(lambda: member.pool.joined or member.task.done())
     yield member
-    await member.pool.stop(1.5)
-    member.task.cancel()
-    await asyncio.wait([member.task])
+    await member.end()
 
 
 async def test_a_device_is_a_member_while_it_is_ready(member: Member) -> None:
@@ -81,3 +86,38 @@ async def test_a_broker_that_hangs_does_not_hold_up_who_leaves(
         assert not member.pool.joined
     finally:
         mosquitto.resume()
+
+
+async def test_a_broker_that_grants_half_is_left_and_asked_again_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half a member would be handed prompts while it says that it is none."""
+    asked_again = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        asked = await peer.expect(SUBSCRIBE)
+        await peer.send(suback(asked.mid, 1, 0x87))
+        left = await peer.expect(UNSUBSCRIBE)
+        await peer.send(packet(UNSUBACK, 0, left.mid.to_bytes(2, "big") + b"\0\0"))
+        asked = await peer.expect(SUBSCRIBE)
+        asked_again.set()
+        await peer.send(suback(asked.mid, 1, 1))
+        await peer.serve()
+
+    monkeypatch.setattr(pool, "CHECK_SECONDS", 0.01)
+    async with ScriptedBroker(script) as broker:
+        member = Member(broker.port)
+        try:
+            (left,) = await broker.received(UNSUBSCRIBE)
+            assert member.pool.status()["problem"] is not None
+            for _ in range(5):
+                await member.pool._settle()
+            assert not asked_again.is_set()
+            monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: math.inf))
+            await until(lambda: member.pool.joined or member.task.done())
+        finally:
+            await member.end()
+    first, second = broker.of(SUBSCRIBE)
+    assert first.body[3:] == second.body[3:]
+    assert left.body[5:] in first.body

@@ -260,7 +260,6 @@ class Box:
             session_present,
             properties,
             session_expiry_seconds=plan.session_expiry_seconds,
-            keepalive_seconds=plan.broker.told_keepalive_seconds,
         )
         self._tell(lambda: self._listener.on_connected(connection))
 

@@ -11,7 +11,8 @@ from edged.settings.mqtt import MqttTable, parse_url
 
 _LATENESS_SECONDS = 5
 """What is taken off the keep-alive that the broker is told. It shall cut off who has been silent for 1.5 of
-them; mosquitto 2.0 looks every six seconds, in whole ones, so up to 7 s late: 1.5 of these make up."""
+them; mosquitto 2.0 looks every six seconds, in whole ones, so up to 7 s late: 1.5 of these make up.
+What is left must be longer than `box.PATIENCE_SECONDS`, for brokers that are strict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Broker:
         ca_file: certificates of those who may vouch for it; None: the system's.
         cert_file: our own certificate.
         key_file: the key of it.
-        keepalive_seconds: within 1.5 of these a broken connection is to be noticed.
+        keepalive_seconds: within 1.5 of these the broker is to notice a broken connection.
         protocol: the version of MQTT; auto: 5, and 3.1.1 where the broker does not speak it.
     """
 
@@ -69,7 +70,7 @@ class Broker:
     @property
     def told_keepalive_seconds(self) -> int:
         """How long the connection may be quiet before it is tried, as the broker is told, too."""
-        if self.keepalive_seconds < 2 * _LATENESS_SECONDS:
+        if self.keepalive_seconds < 3 * _LATENESS_SECONDS:
             return self.keepalive_seconds
         return self.keepalive_seconds - _LATENESS_SECONDS
 

@@ -28,7 +28,6 @@ class Connection:
         wildcards_available: whether filters may have wildcards.
         shared_available: whether it spreads messages over a group (`$share/…`).
         session_expiry_seconds: how long it keeps our session while we are away; None: it alone knows.
-        keepalive_seconds: how long the connection may be quiet.
     """
 
     session: str
@@ -41,7 +40,6 @@ class Connection:
     wildcards_available: bool
     shared_available: bool
     session_expiry_seconds: int | None
-    keepalive_seconds: int
 
     @classmethod
     def from_connack(
@@ -52,7 +50,6 @@ class Connection:
         properties: Properties,
         *,
         session_expiry_seconds: int,
-        keepalive_seconds: int,
     ) -> Connection:
         """Read a CONNACK; what we asked for holds where the broker says nothing else."""
         granted = vars(properties)
@@ -71,7 +68,6 @@ class Connection:
             session_expiry_seconds=granted.get("SessionExpiryInterval", session_expiry_seconds)
             if five
             else None,
-            keepalive_seconds=granted.get("ServerKeepAlive", keepalive_seconds),
         )
 
     def notes(self, wanted_expiry_seconds: int) -> list[str]:

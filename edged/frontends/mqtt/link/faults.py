@@ -74,7 +74,12 @@ def duplicate(client_id: str) -> Fault:
 def subscription(code: int) -> str:
     """Return why the broker refused a subscription, and what to do."""
     why = f"the broker refused the subscription ({reasons.name(code)})"
-    if code in (reasons.NOT_AUTHORISED, reasons.FIRST_FAILURE):
+    if code == reasons.FIRST_FAILURE:  # all that MQTT 3.1.1 can say
+        return (
+            f"{why}: its access list forbids the topic to this device's login, or a cluster has no leader; "
+            "see the broker's log. edged asks again"
+        )
+    if code == reasons.NOT_AUTHORISED:
         return f"{why}: allow this device's login to read the topic in the broker's access list"
     if code in (reasons.SHARED_UNAVAILABLE, reasons.WILDCARDS_UNAVAILABLE):
         return f"{why}: the broker can't do it; use one that can"
@@ -92,7 +97,7 @@ def known(subscription: Subscription, connection: Connection) -> str | None:
 NO_SHARED = "the broker has no shared subscriptions: for a pool, use a broker with MQTT 5 that has them"
 NO_WILDCARDS = "the broker takes no wildcards in subscriptions: use a broker that does"
 CONNECTION_GONE = "the connection ended before the broker answered; it is asked again on the next one"
-NO_ANSWER = "the broker did not answer the subscription: see its log"
+NO_ANSWER = "the broker did not answer the subscription: see its log; edged asks again"
 
 
 def _resolve(ending: Ending, broker: Broker) -> Fault:
