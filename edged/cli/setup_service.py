@@ -15,7 +15,7 @@ from edged.cli.terminal import StatusLine
 from edged.settings.keys import CREDENTIALS
 
 CREDENTIALS_STORE = Path("/etc/credstore")
-_UNIT, _SOCKET = "edged.service", "edged.socket"
+_UNIT = "edged.service"
 _LOOK_SECONDS = 0.25
 _LOOKS_AT_A_FAULT = 40
 
@@ -57,7 +57,7 @@ class Service:
         Raises:
             CommandError: it does not start.
         """
-        for arguments in (["enable", "--quiet", _SOCKET, _UNIT], ["restart", _UNIT]):
+        for arguments in (["enable", "--quiet", _UNIT], ["restart", _UNIT]):
             done = _systemctl(*arguments)
             if done.returncode != 0:
                 said = (done.stderr.strip().splitlines() or ["it gave no reason"])[0]

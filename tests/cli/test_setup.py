@@ -99,7 +99,7 @@ def test_all_defaults_on_a_fresh_device(edgectl: Run, daemon: SmallDaemon, devic
     assert device.config.read_text() == EXAMPLE.read_text(), "the defaults need no word"
     assert device.told == [
         "cat edged.service",
-        "enable --quiet edged.socket edged.service",
+        "enable --quiet edged.service",
         "restart edged.service",
     ]
     assert [request.path for request in daemon.requests if request.command == "POST"] == [
