@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import faulthandler
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -59,7 +60,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return WRONG_CONFIGURATION
     log.configure(settings.log_level)
     faulthandler.enable()  # a watchdog's SIGABRT leaves the stacks, even of a daemon that runs no Python
+    gc.disable()  # what importing makes stays
     from edged.app import App  # after the settings are known to be good: it takes a while to import
+
+    gc.freeze()
+    gc.enable()
 
     async def serve() -> None:
         await App(settings, config).run()

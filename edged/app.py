@@ -23,7 +23,6 @@ from edged.core.journal import Journal
 from edged.engine.client import Engine
 from edged.engine.plan import Planner
 from edged.errors import EdgedError, ErrorCode
-from edged.frontends.http import HttpFrontend
 from edged.restarts import SETTLED_SECONDS, Restarts
 from edged.settings import Settings, SettingsError, changes, load, reloaded
 from edged.systemd import Notifier, listen_fds
@@ -35,6 +34,7 @@ from edged.watch.liveness.words import line
 from edged.watch.watch import Watches
 
 if TYPE_CHECKING:
+    from edged.frontends.http import HttpFrontend
     from edged.frontends.mqtt.frontend import MqttFrontend
     from edged.settings.watch import LivenessTable
 
@@ -81,7 +81,7 @@ class App:
             set_log_level=log.set_level,
             history=history.page if history else None,
         )
-        self._http = HttpFrontend(self._core, settings, self._commands, self._telemetry)
+        self._http: HttpFrontend | None = None  # once the engine has begun to load
         self._mqtt: MqttFrontend | None = None
         if self._durable is not None:
             from edged.frontends.mqtt.frontend import MqttFrontend  # it takes memory: only where it is used
@@ -138,8 +138,10 @@ class App:
             stack.push_async_callback(_cancelled, watches)
             telemetry = asyncio.create_task(self._telemetry.run(), name="telemetry")
             stack.push_async_callback(_cancelled, telemetry)
-            await self._http.start(listen_fds())
-            stack.push_async_callback(self._stop_serving)
+            make_http = await asyncio.to_thread(_http_frontend)
+            http = self._http = make_http(self._core, self._core.settings, self._commands, self._telemetry)
+            await http.start(listen_fds())
+            stack.push_async_callback(self._stop_serving, http)
             if self._mqtt is not None:
                 self._mqtt.start()
             _log.info("edged has started", version=__version__, pid=os.getpid())
@@ -162,13 +164,13 @@ class App:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), seconds)
 
-    async def _stop_serving(self) -> None:
+    async def _stop_serving(self, http: HttpFrontend) -> None:
         self._judge.extends = True
         self._notifier.stopping("ending what runs")
         self._notifier.extend_timeout(self._core.settings.stop_seconds + EXIT_SECONDS)
         _log.info("stopping", running=self._core.running, budget_seconds=self._core.settings.stop_seconds)
         budget = self._core.settings.stop_seconds
-        graceful = asyncio.gather(self._end_requests(budget), self._http.stop(budget + LAST_FRAMES_SECONDS))
+        graceful = asyncio.gather(self._end_requests(budget), http.stop(budget + LAST_FRAMES_SECONDS))
         at_once = asyncio.create_task(self._stop_at_once.wait())
         ends: list[asyncio.Future[Any]] = [graceful, at_once]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -178,7 +180,7 @@ class App:
         else:
             _log.warning("stopping at once")
             await _cancelled(graceful)
-            await asyncio.gather(self._end_requests(0), self._http.stop(0))
+            await asyncio.gather(self._end_requests(0), http.stop(0))
         _log.info("edged has stopped")
 
     async def _end_requests(self, budget_seconds: float) -> None:
@@ -234,12 +236,20 @@ class App:
             settings = reloaded(self._core.settings, new)
             log.set_level(settings.log_level)
             self._core.reload(settings)
-            self._http.reload(settings)
+            if self._http is not None:
+                self._http.reload(settings)
             if self._mqtt is not None:
                 self._mqtt.reload(settings)
         self._core.events.emit("reload", **outcome)
         self._notifier.ready(line(self._core))
         return outcome
+
+
+def _http_frontend() -> type[HttpFrontend]:
+    """Return the class: to import it takes as long as the engine takes to load a small model."""
+    from edged.frontends.http import HttpFrontend
+
+    return HttpFrontend
 
 
 async def _cancelled(task: asyncio.Future[Any]) -> None:

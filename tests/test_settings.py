@@ -551,6 +551,12 @@ def test_settings_import_neither_the_engine_nor_the_server() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_the_engine_can_load_while_the_server_is_imported() -> None:
+    program = "import sys, edged.app; sys.exit('aiohttp' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 # The device's id
 
 

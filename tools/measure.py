@@ -52,8 +52,10 @@ def daemon(
         )
         try:
             assert process.stderr is not None
+            awaited = ["the engine is ready", "edged has started"]  # one or the other is first
             for line in process.stderr:
-                if "the engine is ready" in line:
+                awaited = [event for event in awaited if event not in line]
+                if not awaited:
                     break
             drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
             yield directory / "edged.sock", process

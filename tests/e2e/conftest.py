@@ -87,7 +87,8 @@ class Daemon:
         return "\n".join(json.dumps(event) for event in self.events)
 
     def wait_ready(self, *, after: int = 0) -> int:
-        """Wait until the engine serves and return its pid."""
+        """Wait until the engine serves, on a socket, and return its pid."""
+        self.wait_for("edged has started")
         return int(self.wait_for("the engine is ready", after=after)["pid"])
 
     def stop(self) -> int:

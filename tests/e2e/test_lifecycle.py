@@ -143,6 +143,7 @@ async def test_model_that_cannot_be_loaded_is_told_and_the_daemon_lives(
     if content is not None:
         model.write_bytes(content)
     daemon = start_daemon(model)
+    daemon.wait_for("edged has started")
     daemon.wait_for("the model can't be loaded")
     status, body = await daemon.post(
         "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}
