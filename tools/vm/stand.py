@@ -116,7 +116,12 @@ class Stand:
         Raises:
             GoneError: it does not come up.
         """
-        if not self.row(name, lambda: machine.__enter__().boot[:0]):
+
+        def boots() -> str:
+            machine.__enter__()
+            return f"the emulator hung {machine.hung} times before Debian" if machine.hung else ""
+
+        if not self.row(name, boots):
             raise GoneError
 
     def row(self, name: str, part: Callable[[], str | None]) -> bool:
