@@ -14,6 +14,8 @@ from tools.vm.machine import Machine
 from tools.vm.table import ShownError
 
 PAYLOAD = "/payload"
+NEXT = "+next"
+"""Ends the version of the package that is upgraded to."""
 CONFIGURATION = """\
 device_id = "device"
 [model]

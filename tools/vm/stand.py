@@ -17,7 +17,7 @@ from tests.brokers import Mosquitto
 from tests.e2e.mqtt.conftest import Requester
 from tools.debian.package import ROOT, Target
 from tools.debian.roots import MissingError
-from tools.vm.device import Device
+from tools.vm.device import NEXT, Device
 from tools.vm.image import image, payload
 from tools.vm.machine import Machine
 from tools.vm.scenarios.service import installed
@@ -161,7 +161,7 @@ def _newer(package: Path, newer: Path, unpacked: Path) -> None:
     """Make the same package with a greater version, to upgrade to."""
     subprocess.run(["dpkg-deb", "--raw-extract", package, unpacked], check=True)
     control = unpacked / "DEBIAN/control"
-    control.write_text(re.sub(r"^(Version: .*)$", r"\1+next", control.read_text(), flags=re.M))
+    control.write_text(re.sub(r"^(Version: .*)$", rf"\1{NEXT}", control.read_text(), flags=re.M))
     command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(unpacked), str(newer)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(unpacked)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from tools.vm.device import STATUS, Device
+from tools.vm.device import NEXT, STATUS, Device
 from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
@@ -89,7 +89,9 @@ def upgraded(device: Device) -> str:
     show(device.pid() != before[2], "the old daemon still runs")
     frames = device.ends(asked)
     show(all(frame["type"] == "done" for frame in frames), f"not all are done: {frames}")
-    return f"to {run('dpkg-query -W -f ${Version} edged')}; {len(asked)} prompts of before are answered"
+    version = run("dpkg-query -W -f '${Version}' edged")
+    show(version.endswith(NEXT), f"{version} is installed")
+    return f"to {version}; {len(asked)} prompts of before are answered"
 
 
 def removed(device: Device) -> str:
