@@ -20,7 +20,7 @@ def jump(device: Device) -> str:
     asked = [f"jump-{number}" for number in range(PROMPTS)]
     for id in asked:
         device.requester.ask(id, prompt="Hello", max_tokens=96, ttl_s=600)
-    device.requester.wait(lambda: all(device.requester.frames(id) for id in asked), 120)
+    device.heard(lambda: all(device.requester.frames(id) for id in asked), 120)
     run(f"date -s '{_TODAY}'")
     frames = device.ends(asked)
     show(all(frame["type"] == "done" for frame in frames), f"not all are done: {frames}")

@@ -81,7 +81,7 @@ def upgraded(device: Device) -> str:
     asked = [f"upgraded-{number}" for number in range(4)]
     for id in asked:
         device.requester.ask(id, prompt="Hello", max_tokens=64)
-    device.requester.wait(lambda: all(device.requester.frames(id) for id in asked), 120)
+    device.heard(lambda: all(device.requester.frames(id) for id in asked), 120)
     device.install("edged-next.deb")
     device.ready()
     show(run(socket) == before[0], "the socket is another one")
