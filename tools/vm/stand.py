@@ -98,7 +98,7 @@ class Stand:
             self._machine = Machine(
                 self.image, self.place / "machine", payload=self._payload, kernel_options=kernel
             )
-            self.booted(self._machine, f"boots with {' '.join(kernel)}")
+            self.booted(self._machine, f"boots with {' '.join(kernel)}", self.on(self._machine).prepare)
         device = self.on(self._machine)
         if not self._installed:
             if not self.row("installed", functools.partial(installed, device)):
@@ -110,8 +110,8 @@ class Stand:
         """Return edged in a machine."""
         return Device(machine, self._broker, self._requester)
 
-    def booted(self, machine: Machine, name: str) -> None:
-        """Boot a machine.
+    def booted(self, machine: Machine, name: str, then: Callable[[], None] = lambda: None) -> None:
+        """Boot a machine, and do what each boot of it wants.
 
         Raises:
             GoneError: it does not come up.
@@ -119,6 +119,7 @@ class Stand:
 
         def boots() -> str:
             machine.__enter__()
+            then()
             return f"the emulator hung {machine.hung} times before Debian" if machine.hung else ""
 
         if not self.row(name, boots):

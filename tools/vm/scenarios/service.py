@@ -13,7 +13,6 @@ _STATUS = "grep -E 'Seccomp:|NoNew|CapEff|CapBnd'"
 
 def installed(device: Device) -> str:
     """apt installs it; both units are enabled and run; there is no model yet, and that is told."""
-    device.prepare()
     device.install("edged.deb")
     for unit in ("edged.service", "edged.socket"):
         show(device.property("UnitFileState", unit) == "enabled", f"{unit} is not enabled")
