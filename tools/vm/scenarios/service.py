@@ -77,7 +77,7 @@ def engine_is_confined(device: Device) -> str:
     """The engine itself is made to call socket(2): EPERM; a shell of the same machine is not."""
     device.ready()
     inject = f"python3 -I {PAYLOAD}/inject.py"
-    free = device.machine.out(f"sleep 60 & {inject} $!; kill $!")
+    free = device.machine.out(f"sleep 60 & {inject} $!; code=$?; kill $!; exit $code")
     show(int(free) >= 0, f"the test itself is broken: a free process got {free}")
     result = device.machine.out(f"{inject} {device.engine()}")
     show(result == "-1", f"socket() in the engine gave {result}, not EPERM")
