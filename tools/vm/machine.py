@@ -31,6 +31,8 @@ HANGS = 2
 """So many boots that hang before Debian are begun anew."""
 _DEBIAN = "/scripts/init-bottom ... done."
 """The last that initramfs says, on the console; what comes after it is Debian's."""
+COMMAND_SECONDS = 240
+"""For what is done in a second on a device, and in minutes by an emulator beside other work."""
 MEASURED = ("psi=1",)
 """Words for a kernel that measures memory's pressure, and has control groups anyway."""
 MEMORY_MEGABYTES = 1024
@@ -130,7 +132,7 @@ class Machine:
     ) -> None:
         self.cut_power()
 
-    def run(self, command: str, *, seconds: float = 120) -> Said:
+    def run(self, command: str, *, seconds: float = COMMAND_SECONDS) -> Said:
         """Run a shell command as root and return how it ended.
 
         Raises:
@@ -148,7 +150,7 @@ class Machine:
             self._port.sendall(line)
         return future
 
-    def ended(self, future: Future[Said], command: str, seconds: float = 120) -> Said:
+    def ended(self, future: Future[Said], command: str, seconds: float = COMMAND_SECONDS) -> Said:
         """Wait for the end of a command.
 
         Raises:
@@ -159,7 +161,7 @@ class Machine:
         except (FutureTimeoutError, OSError):
             raise MachineError(f"{command}: no end within {seconds:.0f} s\n{self.console()}") from None
 
-    def out(self, command: str, *, seconds: float = 120) -> str:
+    def out(self, command: str, *, seconds: float = COMMAND_SECONDS) -> str:
         """Run a command that must succeed and return what it printed.
 
         Raises:
@@ -185,7 +187,7 @@ class Machine:
             )
         return time.monotonic() - begun
 
-    def power_off(self, seconds: float = 120) -> None:
+    def power_off(self, seconds: float = COMMAND_SECONDS) -> None:
         """Shut down as an operator does."""
         assert self._process is not None
         self.start("systemctl poweroff")

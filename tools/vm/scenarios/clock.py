@@ -15,7 +15,7 @@ _TODAY = "2030-01-01 12:00:00"
 def jump(device: Device) -> str:
     """What waits while the clock jumps by decades is answered, and nothing expires."""
     run = device.machine.out
-    run("date -s '1970-01-02 00:00:00' && systemctl restart edged.service", seconds=60)
+    run("date -s '1970-01-02 00:00:00' && systemctl restart edged.service")
     device.ready()
     asked = [f"jump-{number}" for number in range(PROMPTS)]
     for id in asked:

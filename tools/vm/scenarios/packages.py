@@ -18,13 +18,11 @@ def reloaded(device: Device) -> str:
     """A reload takes the changed settings over, and the process stays."""
     device.ready()
     before = device.pid()
-    device.machine.out(
-        "sed -i '1i log_level = \"debug\"' /etc/edged/edged.toml && systemctl reload edged", seconds=60
-    )
+    device.machine.out("sed -i '1i log_level = \"debug\"' /etc/edged/edged.toml && systemctl reload edged")
     # systemd 252 takes a reload for done once the signal is sent.
     device.machine.until("journalctl -q -u edged.service -n 50 -o cat | grep -q log_level")
     show(device.pid() == before, "the process changed")
-    device.machine.out("sed -i 1d /etc/edged/edged.toml && systemctl reload edged", seconds=60)
+    device.machine.out("sed -i 1d /etc/edged/edged.toml && systemctl reload edged")
     device.ask()
     return "log_level changed in the same process"
 
@@ -42,15 +40,15 @@ def stopped(device: Device) -> str:
     """A stop lets what runs end, if it is given the time that an emulator takes, and tells the broker."""
     run = device.machine.out
     device.ready()
-    run("sed -i '1i stop_seconds = 120' /etc/edged/edged.toml && systemctl restart edged.service", seconds=60)
+    run("sed -i '1i stop_seconds = 120' /etc/edged/edged.toml && systemctl restart edged.service")
     device.ready()
     asked = device.machine.start(device.asking("Hello", tokens=160))
     device.machine.until(f"{STATUS} | grep -q '\"running\": 1'")
-    run("systemctl stop edged.socket edged.service", seconds=150)
+    run("systemctl stop edged.socket edged.service")
     said = device.machine.ended(asked, "the ask")
     show(said.code == 0, f"what ran was cut off: {said.err}")
     device.requester.wait(lambda: b'"stopped"' in (device.requester.retained("status") or b""))
-    run("sed -i 1d /etc/edged/edged.toml && systemctl start edged.service", seconds=60)
+    run("sed -i 1d /etc/edged/edged.toml && systemctl start edged.service")
     device.ready()
     show(
         device.property("ActiveState", "edged.socket") == "active", "the service came back without its socket"

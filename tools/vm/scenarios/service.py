@@ -24,7 +24,7 @@ def installed(device: Device) -> str:
 def first_ask(device: Device) -> str:
     """The service is stopped; an ask over the socket, which stayed, starts it and is answered."""
     run = device.machine.out
-    run("systemctl stop edged.service", seconds=60)
+    run("systemctl stop edged.service")
     show(device.property("ActiveState") == "inactive", "the service did not stop")
     show(
         run("stat -c '%F %U %G %a' /run/edged/edged.sock") == "socket edged edged 660",
