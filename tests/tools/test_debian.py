@@ -13,7 +13,7 @@ import pytest
 from tools.debian import manual
 from tools.debian.native import VARIANTS, _keep_variants
 from tools.debian.package import FILES, PYTHONS, Target
-from tools.debian.roots import MACHINES
+from tools.debian.roots import MACHINES, mounted_below
 from tools.debian.sources import LIBRARY, LOCK, pinned
 
 
@@ -70,6 +70,14 @@ def test_the_container_is_made_of_the_package_for_its_debian() -> None:
     for architecture in MACHINES:
         assert fnmatch.fnmatch(Target(13, architecture).file_name, pattern)
         assert not fnmatch.fnmatch(Target(12, architecture).file_name, pattern)
+
+
+def test_what_an_interrupted_debootstrap_left_mounted_is_found_innermost_first(tmp_path: Path) -> None:
+    root = tmp_path / "my roots/vm.making"
+    places = [root / "proc", root / "proc/bus", root.with_name("vm"), Path("/proc")]
+    mounts = "".join(f"none {str(place).replace(' ', chr(92) + '040')} proc rw 0 0\n" for place in places)
+
+    assert mounted_below(root, mounts) == [str(root / "proc/bus"), str(root / "proc")]
 
 
 @pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])

@@ -91,9 +91,11 @@ def build(target: Target, out: Path, epoch: int) -> Path:
     _settle(stage, epoch)
     package = out / target.file_name
     out.mkdir(parents=True, exist_ok=True)
-    command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", stage, package]
+    making = package.with_suffix(".making")  # what was interrupted is taken for no package
+    command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", stage, making]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
     subprocess.run(list(map(str, command)), check=True, env=environment, stdout=subprocess.DEVNULL)
+    making.rename(package)
     shutil.rmtree(stage)
     return package
 

@@ -93,7 +93,8 @@ def debian(
     if root.exists():
         return root
     making = root.with_name(f"{root.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
+    if making.exists():
+        clear(making)
     making.mkdir(parents=True)
     print(f"making Debian {release} for {architecture}, with {len(packages)} packages: minutes", flush=True)
     options = [f"--arch={architecture}", "--variant=minbase"]
@@ -109,6 +110,24 @@ def debian(
     inside(making, "apt-get", "clean")
     making.rename(root)
     return root
+
+
+def clear(root: Path) -> None:
+    """Remove a system, one whose making was interrupted too: debootstrap then leaves /proc mounted in it."""
+    for place in mounted_below(root, Path("/proc/self/mounts").read_text()):
+        subprocess.run(["umount", place], check=True)
+    shutil.rmtree(root)
+
+
+def mounted_below(root: Path, mounts: str) -> list[str]:
+    """Return what is mounted in a directory, in the order in which it can be unmounted.
+
+    Args:
+        root: the directory.
+        mounts: the text of /proc/self/mounts, in which a blank is written in octal.
+    """
+    places = [line.split(" ")[1].encode().decode("unicode_escape") for line in mounts.splitlines()]
+    return [place for place in reversed(places) if Path(place).is_relative_to(root.resolve())]
 
 
 def inside(root: Path, *command: object, cwd: str = "/") -> str:

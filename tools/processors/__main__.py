@@ -32,10 +32,11 @@ _HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Ask on every processor."""
+    """Ask on the processors."""
     parser = argparse.ArgumentParser(prog="python -m tools.processors", description=__doc__)
     parser.add_argument("package", type=Path)
     parser.add_argument("model", type=Path)
+    parser.add_argument("--processor", choices=BUILDS, action="append", help="(default: all)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there, too, as Markdown")
     arguments = parser.parse_args()
     found = re.search(r"~deb(\d+)u\d+_arm64\.deb$", arguments.package.name)
@@ -52,7 +53,7 @@ def main() -> int:
         subprocess.run(["dpkg-deb", "--extract", arguments.package, place], check=True)
         shutil.copy(_HERE / "answer.py", place)
         shutil.copy(arguments.model, place / "model.gguf")
-        for processor in BUILDS:
+        for processor in arguments.processor or BUILDS:
             table.row(f"arm64/{found[1]}", f"processor: {processor}", functools.partial(ask, root, processor))
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.brokers import Mosquitto
@@ -14,6 +14,8 @@ from tools.vm.machine import Machine
 from tools.vm.table import ShownError
 
 PAYLOAD = "/payload"
+NEXT = "+next"
+"""Ends the version of the package that is upgraded to."""
 CONFIGURATION = """\
 device_id = "device"
 [model]
@@ -101,12 +103,21 @@ class Device:
             frames = (self.requester.frames(id) for id in wanted)
             return {one["id"]: one for each in frames for one in each if one["type"] in {"done", "error"}}
 
-        try:
-            self.requester.wait(lambda: len(ended()) == len(wanted), seconds)
-        except AssertionError as error:
-            missing = sorted(wanted - set(ended()))
-            raise ShownError(f"not answered within {seconds:.0f} s: {missing}; heard: {error}") from None
+        self.heard(lambda: len(ended()) == len(wanted), seconds)
         return list(ended().values())
+
+    def heard(self, condition: Callable[[], object], seconds: float) -> None:
+        """Wait until something was heard over MQTT.
+
+        Raises:
+            ShownError: it was not; with what was, and what the daemon says.
+        """
+        try:
+            self.requester.wait(condition, seconds)
+        except AssertionError as error:
+            journal = "journalctl -q -b -u edged.service -n 20 -o short-monotonic; cat /proc/uptime"
+            told = self.machine.run(journal).out
+            raise ShownError(f"not within {seconds:.0f} s; heard: {error}\njournal: {told}") from None
 
     def property(self, name: str, unit: str = "edged.service") -> str:
         """Return what systemd says of a unit."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+import shutil
 import socket
 import subprocess
 import threading
@@ -24,6 +25,14 @@ from typing import Any
 from tools.vm.image import Image
 
 BOOT_SECONDS = 300
+HANG_SECONDS = 150
+"""An emulator that has not come to Debian by then is taken for stuck: a timer of its guest stands still."""
+HANGS = 2
+"""So many boots that hang before Debian are begun anew."""
+_DEBIAN = "/scripts/init-bottom ... done."
+"""The last that initramfs says, on the console; what comes after it is Debian's."""
+COMMAND_SECONDS = 240
+"""For what is done in a second on a device, and in minutes by an emulator beside other work."""
 MEASURED = ("psi=1",)
 """Words for a kernel that measures memory's pressure, and has control groups anyway."""
 MEMORY_MEGABYTES = 1024
@@ -37,6 +46,10 @@ _CONSOLE = {"arm64": "ttyAMA0", "amd64": "ttyS0"}
 
 class MachineError(Exception):
     """The machine did not do what it must for the test to go on; with the end of its console."""
+
+
+class HungError(MachineError):
+    """The emulator hung before it came to Debian: nothing that is tried had a part in it."""
 
 
 class CommandError(Exception):
@@ -54,6 +67,10 @@ class Said:
 
 class Machine:
     """One virtual machine with a disk of its own, from start to the next power cut.
+
+    Attributes:
+        boot: the kernel's name of this boot.
+        hung: boots that hung before Debian, of which nothing is kept.
 
     Args:
         image: what it boots from; it is not written to.
@@ -74,11 +91,13 @@ class Machine:
     ) -> None:
         self.image = image
         self.boot = ""
+        self.hung = 0
         self._directory = directory
         self._log = log
         self._command = self._qemu(payload, kernel_options)
         self._process: subprocess.Popen[bytes] | None = None
         self._port: socket.socket | None = None
+        self._listener: threading.Thread | None = None
         self._numbers = itertools.count(1)
         self._answers: dict[int, Future[Said]] = {}
         self._up: Future[str] = Future()
@@ -94,28 +113,26 @@ class Machine:
         if not self.disk.exists():
             of_image = ["-F", "raw", "-b", str(self.image.disk)]
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *of_image, self.disk], check=True)
-        if self._log:
-            self._log.write_bytes(b"")
-        (self._directory / "agent").unlink(missing_ok=True)
-        with (self._directory / "qemu.log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            self._connect()
-            self.boot = self._up.result(BOOT_SECONDS)
-        except (OSError, FutureTimeoutError):
-            self.cut_power()
-            raise MachineError(f"it did not come up in {BOOT_SECONDS} s\n{self.console()}") from None
-        except BaseException:
-            self.cut_power()
-            raise
-        return self
+        before = self.disk.with_suffix(".before")
+        shutil.copyfile(self.disk, before)
+        while True:
+            try:
+                self._start()
+            except HungError:
+                if self.hung == HANGS:
+                    raise
+                self.hung += 1
+                shutil.copyfile(before, self.disk)
+            else:
+                before.unlink()
+                return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cut_power()
 
-    def run(self, command: str, *, seconds: float = 120) -> Said:
+    def run(self, command: str, *, seconds: float = COMMAND_SECONDS) -> Said:
         """Run a shell command as root and return how it ended.
 
         Raises:
@@ -133,7 +150,7 @@ class Machine:
             self._port.sendall(line)
         return future
 
-    def ended(self, future: Future[Said], command: str, seconds: float = 120) -> Said:
+    def ended(self, future: Future[Said], command: str, seconds: float = COMMAND_SECONDS) -> Said:
         """Wait for the end of a command.
 
         Raises:
@@ -144,7 +161,7 @@ class Machine:
         except (FutureTimeoutError, OSError):
             raise MachineError(f"{command}: no end within {seconds:.0f} s\n{self.console()}") from None
 
-    def out(self, command: str, *, seconds: float = 120) -> str:
+    def out(self, command: str, *, seconds: float = COMMAND_SECONDS) -> str:
         """Run a command that must succeed and return what it printed.
 
         Raises:
@@ -170,7 +187,7 @@ class Machine:
             )
         return time.monotonic() - begun
 
-    def power_off(self, seconds: float = 120) -> None:
+    def power_off(self, seconds: float = COMMAND_SECONDS) -> None:
         """Shut down as an operator does."""
         assert self._process is not None
         self.start("systemctl poweroff")
@@ -188,11 +205,47 @@ class Machine:
         if self._port is not None:
             self._port.close()
             self._port = None
+        if self._listener is not None:
+            self._listener.join()
+            self._listener = None
 
     def console(self) -> str:
         """Return the end of what the kernel and systemd said."""
         texts = (self._directory / name for name in ("qemu.log", "console.log"))
         return "\n".join(text.read_text(errors="replace")[-3000:] for text in texts if text.exists())
+
+    def _start(self) -> None:
+        """Boot.
+
+        Raises:
+            HungError: the emulator did not come to Debian.
+            MachineError: Debian did not come up.
+        """
+        if self._log:
+            self._log.write_bytes(b"")
+        (self._directory / "agent").unlink(missing_ok=True)
+        self._up = Future()
+        with (self._directory / "qemu.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self._connect()
+            self.boot = self._wait_for_boot()
+        except (OSError, FutureTimeoutError):
+            self.cut_power()
+            raise MachineError(f"it did not come up in {BOOT_SECONDS} s\n{self.console()}") from None
+        except BaseException:
+            self.cut_power()
+            raise
+
+    def _wait_for_boot(self) -> str:
+        try:
+            return self._up.result(HANG_SECONDS)
+        except FutureTimeoutError:
+            if _DEBIAN not in (self._directory / "console.log").read_text(errors="replace"):
+                raise HungError(
+                    f"the emulator hung for {HANG_SECONDS} s, before Debian\n{self.console()}"
+                ) from None
+        return self._up.result(BOOT_SECONDS - HANG_SECONDS)
 
     def _connect(self) -> None:
         """Connect with the port of the agent, which qemu makes as it starts."""
@@ -211,7 +264,8 @@ class Machine:
                 time.sleep(0.05)
                 continue
             self._port = port
-            threading.Thread(target=self._listen, args=(port,), daemon=True).start()
+            self._listener = threading.Thread(target=self._listen, args=(port,), daemon=True)
+            self._listener.start()
             return
 
     def _listen(self, port: socket.socket) -> None:

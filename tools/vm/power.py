@@ -71,9 +71,9 @@ def _until_mid_answer(device: Device, asked: list[str], log: Path) -> int:
     def has(type: str, id: str) -> bool:
         return any(frame["type"] == type for frame in device.requester.frames(id))
 
-    device.requester.wait(lambda: all(has("accepted", id) for id in asked), 240)
+    device.heard(lambda: all(has("accepted", id) for id in asked), 240)
     least = recorded(log)
-    device.requester.wait(lambda: any(has("chunk", id) for id in asked), 240)
+    device.heard(lambda: any(has("chunk", id) for id in asked), 240)
     return least
 
 

@@ -17,7 +17,7 @@ from tests.brokers import Mosquitto
 from tests.e2e.mqtt.conftest import Requester
 from tools.debian.package import ROOT, Target
 from tools.debian.roots import MissingError
-from tools.vm.device import Device
+from tools.vm.device import NEXT, Device
 from tools.vm.image import image, payload
 from tools.vm.machine import Machine
 from tools.vm.scenarios.service import installed
@@ -98,7 +98,7 @@ class Stand:
             self._machine = Machine(
                 self.image, self.place / "machine", payload=self._payload, kernel_options=kernel
             )
-            self.booted(self._machine, f"boots with {' '.join(kernel)}")
+            self.booted(self._machine, f"boots with {' '.join(kernel)}", self.on(self._machine).prepare)
         device = self.on(self._machine)
         if not self._installed:
             if not self.row("installed", functools.partial(installed, device)):
@@ -110,13 +110,19 @@ class Stand:
         """Return edged in a machine."""
         return Device(machine, self._broker, self._requester)
 
-    def booted(self, machine: Machine, name: str) -> None:
-        """Boot a machine.
+    def booted(self, machine: Machine, name: str, then: Callable[[], None] = lambda: None) -> None:
+        """Boot a machine, and do what each boot of it wants.
 
         Raises:
             GoneError: it does not come up.
         """
-        if not self.row(name, lambda: machine.__enter__().boot[:0]):
+
+        def boots() -> str:
+            machine.__enter__()
+            then()
+            return f"the emulator hung {machine.hung} times before Debian" if machine.hung else ""
+
+        if not self.row(name, boots):
             raise GoneError
 
     def row(self, name: str, part: Callable[[], str | None]) -> bool:
@@ -156,7 +162,7 @@ def _newer(package: Path, newer: Path, unpacked: Path) -> None:
     """Make the same package with a greater version, to upgrade to."""
     subprocess.run(["dpkg-deb", "--raw-extract", package, unpacked], check=True)
     control = unpacked / "DEBIAN/control"
-    control.write_text(re.sub(r"^(Version: .*)$", r"\1+next", control.read_text(), flags=re.M))
+    control.write_text(re.sub(r"^(Version: .*)$", rf"\1{NEXT}", control.read_text(), flags=re.M))
     command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(unpacked), str(newer)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(unpacked)

@@ -51,7 +51,7 @@ def daemon_stopped(device: Device) -> str:
     before, asked = device.pid(), [f"stopped-{number}" for number in range(PROMPTS)]
     for id in asked:
         device.requester.ask(id, prompt="Hello", max_tokens=40)
-    device.requester.wait(lambda: all(device.requester.frames(id) for id in asked), 120)
+    device.heard(lambda: all(device.requester.frames(id) for id in asked), 120)
     device.machine.out(f"kill -STOP {before}")
     seconds = device.machine.until(f"! kill -0 {before} 2>/dev/null", seconds=240)
     frames = device.ends(asked, 300)

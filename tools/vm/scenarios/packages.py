@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from tools.vm.device import STATUS, Device
+from tools.vm.device import NEXT, STATUS, Device
 from tools.vm.machine import MEASURED
 from tools.vm.table import show
 
@@ -18,13 +18,11 @@ def reloaded(device: Device) -> str:
     """A reload takes the changed settings over, and the process stays."""
     device.ready()
     before = device.pid()
-    device.machine.out(
-        "sed -i '1i log_level = \"debug\"' /etc/edged/edged.toml && systemctl reload edged", seconds=60
-    )
+    device.machine.out("sed -i '1i log_level = \"debug\"' /etc/edged/edged.toml && systemctl reload edged")
     # systemd 252 takes a reload for done once the signal is sent.
     device.machine.until("journalctl -q -u edged.service -n 50 -o cat | grep -q log_level")
     show(device.pid() == before, "the process changed")
-    device.machine.out("sed -i 1d /etc/edged/edged.toml && systemctl reload edged", seconds=60)
+    device.machine.out("sed -i 1d /etc/edged/edged.toml && systemctl reload edged")
     device.ask()
     return "log_level changed in the same process"
 
@@ -42,15 +40,15 @@ def stopped(device: Device) -> str:
     """A stop lets what runs end, if it is given the time that an emulator takes, and tells the broker."""
     run = device.machine.out
     device.ready()
-    run("sed -i '1i stop_seconds = 120' /etc/edged/edged.toml && systemctl restart edged.service", seconds=60)
+    run("sed -i '1i stop_seconds = 120' /etc/edged/edged.toml && systemctl restart edged.service")
     device.ready()
     asked = device.machine.start(device.asking("Hello", tokens=160))
     device.machine.until(f"{STATUS} | grep -q '\"running\": 1'")
-    run("systemctl stop edged.socket edged.service", seconds=150)
+    run("systemctl stop edged.socket edged.service")
     said = device.machine.ended(asked, "the ask")
     show(said.code == 0, f"what ran was cut off: {said.err}")
     device.requester.wait(lambda: b'"stopped"' in (device.requester.retained("status") or b""))
-    run("sed -i 1d /etc/edged/edged.toml && systemctl start edged.service", seconds=60)
+    run("sed -i 1d /etc/edged/edged.toml && systemctl start edged.service")
     device.ready()
     show(
         device.property("ActiveState", "edged.socket") == "active", "the service came back without its socket"
@@ -81,7 +79,7 @@ def upgraded(device: Device) -> str:
     asked = [f"upgraded-{number}" for number in range(4)]
     for id in asked:
         device.requester.ask(id, prompt="Hello", max_tokens=64)
-    device.requester.wait(lambda: all(device.requester.frames(id) for id in asked), 120)
+    device.heard(lambda: all(device.requester.frames(id) for id in asked), 120)
     device.install("edged-next.deb")
     device.ready()
     show(run(socket) == before[0], "the socket is another one")
@@ -89,7 +87,9 @@ def upgraded(device: Device) -> str:
     show(device.pid() != before[2], "the old daemon still runs")
     frames = device.ends(asked)
     show(all(frame["type"] == "done" for frame in frames), f"not all are done: {frames}")
-    return f"to {run('dpkg-query -W -f ${Version} edged')}; {len(asked)} prompts of before are answered"
+    version = run("dpkg-query -W -f '${Version}' edged")
+    show(version.endswith(NEXT), f"{version} is installed")
+    return f"to {version}; {len(asked)} prompts of before are answered"
 
 
 def removed(device: Device) -> str:

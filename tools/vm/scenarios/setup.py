@@ -26,7 +26,7 @@ def hidden_model(device: Device) -> str:
     run = device.machine.out
     run(f"install -o ada -g ada -m 644 {PAYLOAD}/tiny.gguf {_HOME}/mine.gguf && chmod 755 {_HOME}")
     run(f"sed -i 's,^path = .*,path = \"{_HOME}/mine.gguf\",' /etc/edged/edged.toml")
-    run("systemctl restart edged.service", seconds=60)
+    run("systemctl restart edged.service")
     device.machine.until(f'{STATUS} | grep -q \'"phase": "degraded"\'')
     found = json.loads(device.machine.run("edgectl --json doctor").out)
     told = [check for check in found if f"edgectl model import {_HOME}/mine.gguf" in check["remedy"]]
@@ -80,11 +80,11 @@ def drop_in_for_vcgencmd(device: Device) -> str:
     run(f"install -d {drop_ins} && printf '{unit}' > {drop_ins}/look.conf")
     anew = "systemctl daemon-reload && systemctl restart edged.service"
     for step, expected in (("true", "closed"), (f"cp {example} {drop_ins}/vcgencmd.conf", "open")):
-        run(f"{step} && {anew}", seconds=90)
+        run(f"{step} && {anew}")
         told = [entry["MESSAGE"] for entry in device.journal("-n", "30")]
         found = [word for word in told if word in ("open", "closed")][-1]
         show(found == expected, f"/dev/vcio is {found}, not {expected}")
-    run(f"rm -r {drop_ins} /dev/vcio && {anew}", seconds=90)
+    run(f"rm -r {drop_ins} /dev/vcio && {anew}")
     device.ready()
     return "closed without it, open with it"
 
