@@ -13,9 +13,12 @@ WHOLE_FACTOR = 2.5
 FEWEST_TOKENS = 8
 """Of a piece, however slow the machine is: a prompt always advances, and a pass over the weights is dear."""
 
-# Guesses that steps correct: a pass over the weights costs so many tokens, and a token so deep costs double.
+BLOCK_CELLS = 256
+"""The library attends over whole blocks of cells (llama_kv_cache::get_n_kv): one token too far costs them all."""
+
+# Guesses that steps correct: a pass over the weights costs so many tokens, and so many cells double a token.
 _FIXED_TOKENS = 4
-_DOUBLE_DEPTH = 2000
+_DOUBLE_CELLS = 2000
 _WEIGHT = 0.3  # of the newest step
 _LEAST_COST = 1e-12  # seconds; not zero, which nothing could raise again
 _LEAST_ERROR, _MOST_ERROR = -0.5, 1.0  # of what was expected: a step that was held up tells little
@@ -27,11 +30,16 @@ class Piece(NamedTuple):
     tokens: int
     depth: int
 
+    @property
+    def cells(self) -> int:
+        """Return how many cells each of the tokens attends over."""
+        return -(-(self.depth + self.tokens) // BLOCK_CELLS) * BLOCK_CELLS
+
 
 class Pace:
     """Learns what reading costs and turns a time budget into pieces of prompts.
 
-    A step that reads costs `fixed + sum(tokens * (token + cell * depth))` seconds. The three are learnt one
+    A step that reads costs `fixed + sum(tokens * (token + cell * cells))` seconds. The three are learnt one
     step at a time: each is corrected by its share of what was expected. (Least squares would not do: pieces
     that are chosen to take the same time cannot tell the three apart.)
 
@@ -48,7 +56,7 @@ class Pace:
         self.most_seconds = math.inf
         self._step_seconds = step_seconds
         self._most_tokens = most_tokens
-        self._costs = (_FIXED_TOKENS * token_seconds, token_seconds, token_seconds / _DOUBLE_DEPTH)
+        self._costs = (_FIXED_TOKENS * token_seconds, token_seconds, token_seconds / _DOUBLE_CELLS)
         self._streams_seconds = 0.0  # of a step that only streams
 
     def pieces(self, unread: Sequence[Piece], *, beside_streams: bool) -> list[Piece]:
@@ -70,17 +78,29 @@ class Pace:
         fewest = FEWEST_TOKENS if self.most_seconds == math.inf else 1
         pieces: list[Piece] = []
         for rest in unread:
-            seconds = token + cell * rest.depth
+            seconds = token + cell * rest._replace(tokens=1).cells
             piece = min(rest.tokens, room, max(fewest, round(budget / seconds)))
             if piece <= 0:
                 break
             if not pieces:  # in equal parts: a small last one would cost a pass over the weights, too
-                piece = math.ceil(rest.tokens / math.ceil(rest.tokens / piece))
+                span = self._within_block(rest)
+                piece = math.ceil(span / math.ceil(span / piece))
             pieces.append(Piece(piece, rest.depth))
             budget -= piece * seconds
             room -= piece
             fewest = max(0, fewest - piece)
         return pieces
+
+    def _within_block(self, rest: Piece) -> int:
+        """Return how many of these tokens to read before the block of cells ends.
+
+        All of them where a pass over the weights costs more than to attend over another block.
+        """
+        fixed, _, cell = self._costs
+        left = BLOCK_CELLS - rest.depth % BLOCK_CELLS
+        if left * BLOCK_CELLS * cell < fixed:
+            left += BLOCK_CELLS
+        return min(left, rest.tokens)
 
     def seconds(self, pieces: Sequence[Piece]) -> float:
         """Return how long a step is expected to take that reads these; without any, one of streams."""
@@ -107,7 +127,7 @@ class Pace:
         tokens = cells = 0
         for piece in pieces:
             tokens += piece.tokens
-            cells += piece.tokens * piece.depth
+            cells += piece.tokens * piece.cells
         return fixed, token * tokens, cell * cells
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from edged.engine.child.pace import ALONE_FACTOR, FEWEST_TOKENS, WHOLE_FACTOR, Pace, Piece
+from edged.engine.child.pace import ALONE_FACTOR, BLOCK_CELLS, FEWEST_TOKENS, WHOLE_FACTOR, Pace, Piece
 
 STEP, STREAMS = 0.1, 0.02
 FIXED, TOKEN, CELL = 0.006, 0.0012, 0.0000008
@@ -19,7 +19,7 @@ def pace(token_seconds: float = TOKEN, *, streams_seconds: float = STREAMS) -> P
 
 def real_seconds(pieces: list[Piece]) -> float:
     """Return what a machine takes that the pace knows nothing of."""
-    return FIXED + sum(piece.tokens * (TOKEN + CELL * piece.depth) for piece in pieces)
+    return FIXED + sum(piece.tokens * (TOKEN + CELL * piece.cells) for piece in pieces)
 
 
 def read(
@@ -39,7 +39,7 @@ def read(
 def test_pieces_keep_to_the_step_from_the_first_one_to_the_deepest() -> None:
     steps = read(pace(), seconds=real_seconds)
     assert max(steps) <= (STEP - STREAMS) * 1.1
-    assert min(steps[5:]) >= (STEP - STREAMS) * 0.9
+    assert min(steps[5:]) >= (STEP - STREAMS) * 0.75  # a block is read in equal parts
 
 
 def test_pieces_keep_to_the_step_on_a_machine_that_was_guessed_wrong() -> None:
@@ -47,15 +47,15 @@ def test_pieces_keep_to_the_step_on_a_machine_that_was_guessed_wrong() -> None:
         steps = read(pace(guess), seconds=real_seconds)
         assert max(steps) <= (STEP - STREAMS) * 2.1
         assert max(steps[5:]) <= (STEP - STREAMS) * 1.2
-        assert min(steps[10:]) >= (STEP - STREAMS) * 0.8
+        assert min(steps[10:]) >= (STEP - STREAMS) * 0.75
 
 
 def test_a_short_prompt_is_read_in_one_step_beside_streams() -> None:
     most = STEP * WHOLE_FACTOR - STREAMS
-    fits = int((most - FIXED) / TOKEN) - 2
+    fits = int((most - FIXED) / (TOKEN + CELL * BLOCK_CELLS)) - 2
     [piece] = pace().pieces([Piece(fits, 0)], beside_streams=True)
     assert piece.tokens == fits
-    longer = pace().pieces([Piece(fits + 9, 0)], beside_streams=True)
+    longer = pace().pieces([Piece(fits + 20, 0)], beside_streams=True)
     assert real_seconds(longer) <= (STEP - STREAMS) * 1.1
 
 
@@ -98,21 +98,36 @@ def test_alone_a_prompt_may_take_longer_steps() -> None:
 
 
 def test_no_small_piece_is_left_at_the_end() -> None:
-    plan, left, read = pace(), 400, []
+    plan, left, read = pace(2 * TOKEN), 240, []
     while left:
-        [piece] = plan.pieces([Piece(left, 0)], beside_streams=False)
+        [piece] = plan.pieces([Piece(left, 240 - left)], beside_streams=False)
         read.append(piece.tokens)
         left -= piece.tokens
     assert len(read) > 1
     assert max(read) - min(read) <= 1
 
 
+def test_a_piece_ends_with_its_block_of_cells() -> None:
+    """A token more would have all of them attend over another block."""
+    plan, depth, ends = pace(), 0, []
+    while depth < 2 * BLOCK_CELLS + 1:
+        [piece] = plan.pieces([Piece(2 * BLOCK_CELLS + 1 - depth, depth)], beside_streams=False)
+        depth += piece.tokens
+        ends.append(depth)
+    assert ends == [BLOCK_CELLS, 2 * BLOCK_CELLS, 2 * BLOCK_CELLS + 1]
+
+
+def test_a_pass_over_the_weights_is_not_spent_on_the_few_before_a_block_s_end() -> None:
+    [piece] = pace().pieces([Piece(100, BLOCK_CELLS - 6)], beside_streams=False)
+    assert piece.tokens == 100
+
+
 def test_reading_gets_half_of_the_time_where_even_streaming_takes_the_whole_step() -> None:
     slow = pace(streams_seconds=STEP)
     slower = pace(streams_seconds=2 * STEP)
     pieces = [plan.pieces([Piece(3000, 0)], beside_streams=True) for plan in (slow, slower)]
-    assert slow.seconds(pieces[0]) >= 0.95 * STEP
-    assert slower.seconds(pieces[1]) >= 0.95 * 2 * STEP
+    assert slow.seconds(pieces[0]) >= 0.85 * STEP
+    assert slower.seconds(pieces[1]) >= 0.85 * 2 * STEP
 
 
 def test_first_prompts_are_read_first_and_the_rest_goes_to_the_next() -> None:
@@ -126,7 +141,7 @@ def test_prompts_always_advance_and_batches_never_overflow() -> None:
     slow, fast = pace(10), pace(1e-9)
     assert slow.pieces([Piece(3000, 0)], beside_streams=True) == [Piece(FEWEST_TOKENS, 0)]
     assert slow.pieces([Piece(3, 0), Piece(9, 0)], beside_streams=True) == [Piece(3, 0), Piece(5, 0)]
-    assert fast.pieces([Piece(300, 0), Piece(300, 0)], beside_streams=True) == [Piece(300, 0), Piece(212, 0)]
+    assert fast.pieces([Piece(300, 0), Piece(300, 0)], beside_streams=True) == [Piece(256, 0), Piece(256, 0)]
 
 
 def test_time_that_was_too_short_to_measure_does_no_harm() -> None:
@@ -134,4 +149,4 @@ def test_time_that_was_too_short_to_measure_does_no_harm() -> None:
     for _ in range(10_000):
         plan.learn([Piece(8, 0)], 0.0)
         plan.learn([], 0.0)
-    assert plan.pieces([Piece(3072, 0)], beside_streams=True) == [Piece(512, 0)]
+    assert plan.pieces([Piece(3072, 0)], beside_streams=True) == [Piece(256, 0)]
