@@ -14,7 +14,7 @@ FEWEST_TOKENS = 8
 """Of a piece, however slow the machine is: a prompt always advances, and a pass over the weights is dear."""
 
 BLOCK_CELLS = 256
-"""The library attends over whole blocks of cells (llama_kv_cache::get_n_kv): a token too far costs them all."""
+"""The library attends over whole blocks of cells (llama_kv_cache::get_n_kv): one token too far costs all."""
 
 # Guesses that steps correct: a pass over the weights costs so many tokens, and so many cells double a token.
 _FIXED_TOKENS = 4
