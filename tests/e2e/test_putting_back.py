@@ -12,7 +12,8 @@ from .conftest import Daemon, StartDaemon, Stream, read_stream
 
 LOW: dict[str, Any] = {
     "priority": "low",
-    "max_tokens": 300,
+    "max_tokens": 900,
+    "logit_bias": {str(token): -100.0 for token in range(4)},  # none of these ends the answer
     "seed": 7,
     "temperature": 1.0,
     "stop": ["never to be said"],
@@ -22,7 +23,12 @@ LOW: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def single(start_daemon: StartDaemon, tiny_model: Path) -> Daemon:
     """A daemon with one stream, whose answers depend on nothing but the request."""
-    daemon = start_daemon(tiny_model, model={"context": 1024, "sequences": 1}, engine={"deterministic": True})
+    daemon = start_daemon(
+        tiny_model,
+        model={"context": 1024, "sequences": 1},
+        engine={"deterministic": True},
+        limits={"max_tokens": 900},
+    )
     daemon.wait_ready()
     return daemon
 

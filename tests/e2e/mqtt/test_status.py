@@ -13,7 +13,7 @@ from .conftest import DEVICE, MqttDaemon, Requester, online, stopped
 
 pytestmark = pytest.mark.slow
 
-KEEPALIVE_SECONDS = 10
+KEEPALIVE_SECONDS = 15
 MOST_SECONDS = 1.5 * KEEPALIVE_SECONDS  # mosquitto looks every six seconds: edged makes up for that
 TIMES = 2
 
