@@ -34,7 +34,7 @@ def single(start_daemon: StartDaemon, tiny_model: Path) -> Daemon:
 
 
 class Interruption:
-    """Asks urgently, times over, while a stream is read."""
+    """Asks urgently, times over and not at once, while a stream is read."""
 
     def __init__(self, daemon: Daemon, at_chunks: tuple[int, ...]) -> None:
         self.daemon = daemon
@@ -42,7 +42,8 @@ class Interruption:
         self.answers: list[asyncio.Task[dict[str, Any]]] = []
 
     def __call__(self, line: str, stream: Stream) -> None:
-        if self.left and len(stream.chunks) >= self.left[0]:
+        are_answered = all(answer.done() for answer in self.answers)
+        if self.left and are_answered and len(stream.chunks) >= self.left[0]:
             self.left.pop(0)
             asking = self.daemon.chat("Quick!", priority="high", max_tokens=2)
             self.answers.append(asyncio.create_task(asking))
