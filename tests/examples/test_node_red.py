@@ -123,6 +123,7 @@ def running(red: Path, directory: Path, device: AnsweringDevice) -> Iterator[Nod
     )
     node_red = NodeRed(process, port)
     try:
+        node_red.wait_for("Server now running")
         node_red.wait_for("Started flows")
         node_red.deploy(nodes)
         node_red.wait_for("Connected to broker")
