@@ -92,9 +92,10 @@ class Pace:
         return pieces
 
     def _within_block(self, rest: Piece) -> int:
-        """Return how many of these tokens to read before the block of cells ends.
+        """Return how many of these tokens to read up to the end of the block of cells.
 
-        All of them where a pass over the weights costs more than to attend over another block.
+        It is that of the next block where so few are left of this one that another pass over the weights costs
+        more than to attend over both.
         """
         fixed, _, cell = self._costs
         left = BLOCK_CELLS - rest.depth % BLOCK_CELLS
