@@ -94,8 +94,8 @@ class Pace:
     def _within_block(self, rest: Piece) -> int:
         """Return how many of these tokens to read up to the end of the block of cells.
 
-        It is that of the next block where so few are left of this one that another pass over the weights costs
-        more than to attend over both.
+        It is that of the next block where so few are left of this one that another pass over the weights
+        costs more than to attend over both.
         """
         fixed, _, cell = self._costs
         left = BLOCK_CELLS - rest.depth % BLOCK_CELLS
