@@ -82,7 +82,8 @@ class EngineTable(Table):
     )
     deterministic: bool = Field(
         False,
-        description="Answers at temperature 0, or of one seed, that do not depend on who else asks, at the cost of speed.",
+        description="Answers at temperature 0, or of one seed, that do not depend on who else asks, at "
+        "the cost of speed.",
     )
     prefix_cache_bytes: Annotated[int, Field(ge=0, le=2**40)] | Auto = Field(
         "auto",
