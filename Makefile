@@ -48,10 +48,16 @@ test-debian: $(VENV)/.installed ## run the fast tests on Debian 13's Python (as 
 	$(BIN)/python -m tools.debian.suite
 
 system-test: deb $(VENV)/.installed-test ## try the packages on Debian in virtual machines (as root; an hour)
-	$(BIN)/python -m tools.vm --release 13 --architecture arm64 --cuts 10
-	$(BIN)/python -m tools.vm --release 12 --architecture amd64 --cuts 3
-	$(BIN)/python -m tools.vm --release 12 --architecture arm64 --scenario service
-	$(BIN)/python -m tools.vm --release 13 --architecture amd64 --scenario service
+	$(MAKE) --jobs=2 --keep-going $(MACHINES)
+
+# Two at a time, as a machine boots on one processor; tables in dist/
+MACHINES := machine-arm64-13 machine-amd64-12 machine-arm64-12 machine-amd64-13
+.PHONY: $(MACHINES)
+VM = $(BIN)/python -m tools.vm --table dist/$@.md
+machine-arm64-13: ; $(VM) --release 13 --architecture arm64 --cuts 10
+machine-amd64-12: ; $(VM) --release 12 --architecture amd64 --cuts 3
+machine-arm64-12: ; $(VM) --release 12 --architecture arm64 --scenario service
+machine-amd64-13: ; $(VM) --release 13 --architecture amd64 --scenario service
 
 lock: ## write the lock files anew, with the newest versions that fit
 	set -e; uv=$$(mktemp -d); trap 'rm -rf "$$uv"' EXIT; \

@@ -37,8 +37,9 @@ class Row:
 
 @dataclass
 class Table:
-    """All rows, printed as they come."""
+    """All rows, printed as they come, behind the name of what is tried where there are several."""
 
+    name: str = ""
     rows: list[Row] = field(default_factory=list)
 
     def row(self, where: str, what: str, part: Callable[[], str | None]) -> bool:
@@ -53,9 +54,8 @@ class Table:
                 fault += "\n" + "".join(traceback.format_exception(error)[-3:])
         row = Row(where, what, time.monotonic() - begun, fault, said)
         self.rows.append(row)
-        print(_line(row), flush=True)
-        if fault:
-            print("    " + fault.strip().replace("\n", "\n    "), flush=True)
+        said = f"\n{fault.strip()}".replace("\n", "\n    ") if fault else f"  {said}"
+        print(f"{'FAIL' if fault else 'pass'}  {row.seconds:6.1f} s  {self.name}{where:9}  {what}{said}", flush=True)
         return fault is None
 
     @property
@@ -72,6 +72,3 @@ class Table:
         )
         return "\n".join([*head, *lines, ""])
 
-
-def _line(row: Row) -> str:
-    return f"{'FAIL' if row.fault else 'pass'}  {row.seconds:6.1f} s  {row.where:9}  {row.what}  {row.said}"
