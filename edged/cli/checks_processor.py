@@ -83,7 +83,8 @@ def _kernels(
         says = f"the library was built without {', '.join(missing)}, which this processor has: it is slow"
         return Check("kernels", "warn", says, _REBUILD)
     used = ", ".join(name for name in able if name in kernels) or "plain"
-    says = f"{used}; weights {'repacked' if engine['repack'] else 'as they are in the file'}"
+    build = f"build {engine['kernel_build']}, " if engine.get("kernel_build") else ""
+    says = f"{build}{used}; weights {'repacked' if engine['repack'] else 'as they are in the file'}"
     if unused:
         says += f"; the library was not built for {', '.join(unused)}"
     return Check("kernels", "ok", says)

@@ -50,6 +50,7 @@ def rows(status: Fields) -> list[Sequence[str]]:
         ("device", status["device_id"]),
         *_model(status["model"]),
         ("engine", _engine(status["engine"])),
+        *_kernels(status["engine"]),
         ("requests", _requests(status["requests"], status["limits"])),
         ("speed", _speed(status["speed"])),
         ("memory", _memory(status["memory"])),
@@ -94,6 +95,13 @@ def _engine(engine: Fields) -> str:
         "deterministic" if engine["deterministic"] else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _kernels(engine: Fields) -> list[tuple[str, str]]:
+    if not engine["kernels"]:
+        return []
+    build = f"{engine['kernel_build']}: " if engine["kernel_build"] else ""
+    return [("kernels", build + ", ".join(engine["kernels"]))]
 
 
 def _requests(requests: Fields, limits: Fields) -> str:

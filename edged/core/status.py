@@ -156,6 +156,7 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "repack": load.repack if load else None,
         "repack_reason": plan.repack_reason if plan else None,
         "kernels": engine.ready.kernels if engine.ready else None,
+        "kernel_build": engine.ready.kernel_build if engine.ready else None,
         "flash_attention": load.flash_attention if load else None,
         "deterministic": load.deterministic if load else None,
         "load_progress": supervisor.load_progress,

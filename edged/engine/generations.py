@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from edged.engine.generation import Generation
-from edged.engine.messages import Cancel, Delta, Generate, Message, PutBack, Ready, Step
+from edged.engine.messages import Cancel, Delta, FinishReason, Generate, Message, PutBack, Ready, Step
 from edged.errors import EdgedError, ErrorCode
 
 
@@ -49,7 +49,7 @@ class Generations:
         if generation.at_engine:
             self._send(Cancel(generation.number))
         else:
-            self._end_cancelled(generation)
+            self._end(generation, "cancelled")
         return True
 
     def put_back(self, generation: Generation) -> asyncio.Future[bool]:
@@ -83,7 +83,7 @@ class Generations:
             return
         generation.at_engine = False
         if generation.cancelled:
-            self._end_cancelled(generation)
+            self._end(generation, "cancelled")
         elif not self._leave(generation):  # who wanted it has gone: nobody would give it back
             self._begin(generation, ready)
 
@@ -98,7 +98,7 @@ class Generations:
             generation.deaths += generation.at_engine and not blameless
             generation.at_engine = False
             if generation.cancelled:
-                self._end_cancelled(generation)
+                self._end(generation, "cancelled")
             elif generation.deaths >= self._most_deaths:
                 self._fail(generation, error)
             else:
@@ -108,21 +108,22 @@ class Generations:
         """End all with an error, but those that are cancelled."""
         for generation in list(self._generations.values()):
             if generation.cancelled:
-                self._end_cancelled(generation)
+                self._end(generation, "cancelled")
             else:
                 self._fail(generation, error)
 
     def _begin(self, generation: Generation, ready: Ready) -> None:
         length = len(generation.prompt) + len(generation.produced)
         if length >= ready.context:  # an earlier life had more memory
-            self._fail(
-                generation,
-                EdgedError(
-                    ErrorCode.PROMPT_TOO_LONG,
-                    f"prompt and answer have {length} tokens by now, and the context shrank to "
-                    f"{ready.context} when the engine was started again; shorten the prompt",
-                ),
+            if generation.produced:
+                self._end(generation, "length")
+                return
+            error = EdgedError(
+                ErrorCode.PROMPT_TOO_LONG,
+                f"the prompt has {length} tokens, and the context shrank to {ready.context} when the engine "
+                "was started again; shorten the prompt",
             )
+            self._fail(generation, error)
             return
         self._send(
             Generate(
@@ -158,8 +159,9 @@ class Generations:
                 self._on_answer()
         generation.watcher.on_delta(delta)
 
-    def _end_cancelled(self, generation: Generation) -> None:
-        self._on_delta(Delta(generation.number, [], "", [], "cancelled"))
+    def _end(self, generation: Generation, reason: FinishReason) -> None:
+        self._forget(generation)
+        generation.watcher.on_delta(Delta(generation.number, [], "", [], reason))
 
     def _fail(self, generation: Generation, error: EdgedError) -> None:
         self._forget(generation)

@@ -214,8 +214,9 @@ class Ready:
     """The model is loaded and warm.
 
     It can embed if `pooling` says how; not each one that can generates, too. `kernels` names what the
-    library's kernels use of the processor, as llama.cpp calls it. `speeds` are the tokens a second of one
-    stream with 1, 2, … threads, where they were to be measured.
+    library's kernels use of the processor, as llama.cpp calls it, and `kernel_build` which of several builds
+    of them was taken. `speeds` are the tokens a second of one stream with 1, 2, … threads, where they were to
+    be measured.
     """
 
     context: int
@@ -228,6 +229,7 @@ class Ready:
     pooling: Pooling | None
     dimensions: int
     kernels: list[str]
+    kernel_build: str | None
     speeds: list[float] = field(default_factory=list)
 
 

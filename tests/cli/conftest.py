@@ -73,6 +73,8 @@ _STATUS: dict[str, Any] = {
         "threads_batch": 4,
         "repack": True,
         "repack_reason": None,
+        "kernels": ["NEON", "DOTPROD"],
+        "kernel_build": "armv8.2_2",
         "flash_attention": False,
         "deterministic": False,
         "load_progress": 1.0,

@@ -241,6 +241,14 @@ def test_kernels_that_use_what_there_is(make: Make) -> None:
     ]
 
 
+def test_kernels_of_one_of_several_builds_are_told_with_its_name(make: Make) -> None:
+    root = make({"proc/cpuinfo": "processor: 0\nFeatures\t: asimd asimddp\n"})
+    engine = {"kernels": ["NEON", "DOTPROD"], "kernel_build": "armv8.2_1", "repack": True}
+    assert [check.says for check in processor_checks(root, engine, "aarch64")][1:] == [
+        "build armv8.2_1, NEON, DOTPROD; weights repacked"
+    ]
+
+
 def test_kernels_that_leave_speed_lying(make: Make) -> None:
     found = processor(make, "aarch64", "fp asimd asimdhp asimddp", "NEON")
 

@@ -22,6 +22,7 @@ device    pi-a1b2c3
 model     smollm2-135m-instruct-q4_1 (llama, 135 M parameters, Q4_1, 98.4 MB)
 context   4 × 2048 tokens, KV cache f16
 engine    ready, process 815, llama-cpp-python 0.3.36, 2 threads (4 for prompts)
+kernels   armv8.2_2: NEON, DOTPROD
 requests  2 running, 1 of 64 queued; 120 accepted, 115 done, 1 failed, 1 cancelled
 speed     prompt 512 tokens/s, answer 62 tokens/s
 memory    daemon 45.0 MB, engine 210.0 MB, 1.50 GB available
@@ -97,7 +98,7 @@ def test_status_says_when_a_failed_engine_is_tried_again(edgectl: Run, daemon: S
 
 def test_status_of_a_daemon_that_has_nothing_yet(edgectl: Run, daemon: SmallDaemon) -> None:
     daemon.status |= {"phase": "starting", "model": None, "reason": "loading the model"}
-    daemon.status["engine"] |= dict.fromkeys(("pid", "library", "threads", "threads_batch", "repack"))
+    daemon.status["engine"] |= dict.fromkeys(("pid", "library", "threads", "kernels", "kernel_build"))
     daemon.status["engine"] |= {"state": "starting", "load_progress": 0.25}
     daemon.status["speed"] = {"prompt_tokens_per_second": None, "tokens_per_second": None}
     daemon.status["memory"] |= {"engine_bytes": None, "engine_estimate": None}

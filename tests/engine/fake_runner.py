@@ -55,9 +55,13 @@ class FakeRunner:
     Args:
         cutting: where its memory can be cut.
         deterministic: whether pieces must be cut at fixed places.
+        context: tokens of one sequence.
     """
 
-    def __init__(self, cutting: PrefixReuse = "anywhere", *, deterministic: bool = False) -> None:
+    def __init__(
+        self, cutting: PrefixReuse = "anywhere", *, deterministic: bool = False, context: int = CONTEXT
+    ) -> None:
+        self.context = context
         self.cutting = cutting
         self.deterministic = deterministic
         self.cells: dict[int, list[Cell]] = {slot: [] for slot in range(SLOTS)}
@@ -75,7 +79,7 @@ class FakeRunner:
         for run in runs:
             assert run.tokens, "a run has tokens"
             assert len(self.cells[run.slot]) == run.position, "positions follow each other"
-            assert run.position + len(run.tokens) <= CONTEXT
+            assert run.position + len(run.tokens) <= self.context
             self.cells[run.slot] += [(token, run.position) for token in run.tokens]
             row += len(run.tokens)
             rows.append(row)
@@ -172,7 +176,7 @@ def scheduler(runner: FakeRunner, *, prefix_bytes: int = 0, pace: Pace | None = 
         runner,
         pace or Pace(step_seconds=0.1, most_tokens=BATCH, token_seconds=0.01),
         Streams(runner, SLOTS, reuse, PrefixStore(prefix_bytes, runner.cutting)),
-        context=CONTEXT,
+        context=runner.context,
         deterministic=runner.deterministic,
     )
 

@@ -82,6 +82,7 @@ def main() -> None:
             pooling=None,
             dimensions=0,
             kernels=["AVX2"],
+            kernel_build=None,
             speeds=[float(os.getpid())] if load.measures else [],
         )
     )

@@ -8,12 +8,20 @@ Prints JSON. It is part of no package; the package's Python finds edged by itsel
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from pathlib import Path
 
-from edged.engine.child.llama import Context, Model, Run, Sampler, SamplingParams, kernels, library
+from edged.engine.child.llama import (
+    Context,
+    Model,
+    Run,
+    Sampler,
+    SamplingParams,
+    kernel_build,
+    kernels,
+    library,
+)
 
 PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 TOKENS = 12
@@ -25,9 +33,8 @@ _GREEDY = SamplingParams(
 
 def main(path: Path) -> None:
     """Answer."""
-    said: list[str] = []
     with (
-        library(lambda _level, line: said.append(line)),
+        library(lambda _level, _line: None),
         Model(path) as model,
         Context(
             model, context=256, sequences=1, batch_tokens=64, ubatch_tokens=64, threads=1, threads_batch=1,
@@ -49,7 +56,7 @@ def main(path: Path) -> None:
         seconds = time.monotonic() - begun
         sampler.close()
         found = {
-            "build": re.findall(r"/libggml-cpu-(\S+)\.so", "\n".join(said))[0],
+            "build": kernel_build(),
             "kernels": kernels(),
             "answer": b"".join(map(vocabulary.piece, answer)).decode(),
             "tokens_per_second": len(answer) / seconds,

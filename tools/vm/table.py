@@ -55,7 +55,8 @@ class Table:
         row = Row(where, what, time.monotonic() - begun, fault, said)
         self.rows.append(row)
         said = f"\n{fault.strip()}".replace("\n", "\n    ") if fault else f"  {said}"
-        print(f"{'FAIL' if fault else 'pass'}  {row.seconds:6.1f} s  {self.name}{where:9}  {what}{said}", flush=True)
+        verdict = "FAIL" if fault else "pass"
+        print(f"{verdict}  {row.seconds:6.1f} s  {self.name}{where:9}  {what}{said}", flush=True)
         return fault is None
 
     @property
@@ -71,4 +72,3 @@ class Table:
             for r in self.rows
         )
         return "\n".join([*head, *lines, ""])
-

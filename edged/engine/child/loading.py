@@ -10,7 +10,16 @@ from edged import heap
 from edged.engine.child.boundary import Boundaries
 from edged.engine.child.channel import Channel, log
 from edged.engine.child.embedder import open_embedder
-from edged.engine.child.llama import Context, LlamaError, Model, Run, Vocabulary, kernels, library
+from edged.engine.child.llama import (
+    Context,
+    LlamaError,
+    Model,
+    Run,
+    Vocabulary,
+    kernel_build,
+    kernels,
+    library,
+)
 from edged.engine.child.llama.embedding import dimensions_of, goes_on, pooling_of
 from edged.engine.child.pace import Pace
 from edged.engine.child.prefixes import PrefixStore
@@ -159,6 +168,7 @@ def run(channel: Channel, load: Load) -> None:
                 pooling=pooling_of(model),
                 dimensions=dimensions_of(model),
                 kernels=kernels(),
+                kernel_build=kernel_build(),
                 speeds=speeds,
             )
         )

@@ -60,11 +60,16 @@ class PrefixStore:
     def __len__(self) -> int:
         return len(self._prefixes)
 
-    def has_room(self, size: int, *, is_boundary: bool) -> bool:
-        """Say whether a state of this size would be kept: what is of less use can make room for it."""
+    def make_room(self, tokens: list[int], size: int, *, is_boundary: bool) -> bool:
+        """Say whether a state of this size is kept; if so, let go of what it replaces or what has no room."""
         rank = self._now + (BOUNDARY_BONUS if is_boundary else 0)
         staying = sum(prefix.state.size for prefix in self._prefixes if prefix.rank > rank)
-        return staying + size <= self.max_bytes
+        if staying + size > self.max_bytes:
+            return False
+        for prefix in [prefix for prefix in self if self._is_replaced(prefix, tokens)]:
+            self.drop(prefix)
+        self._keep_to(self.max_bytes - size)
+        return True
 
     def covers(self, tokens: list[int]) -> int:
         """Return how many of these tokens a state that is kept can be cut to."""
@@ -73,14 +78,11 @@ class PrefixStore:
         return max((common_length(prefix.tokens, tokens, len(tokens)) for prefix in self), default=0)
 
     def put(self, tokens: list[int], state: State, *, is_boundary: bool) -> None:
-        """Keep a state, in the place of those that it continues, and of what has no room beside it."""
+        """Keep a state that room was made for."""
         self._now += 1
-        for prefix in [prefix for prefix in self if self._is_replaced(prefix, tokens)]:
-            self.drop(prefix)
         prefix = Prefix(tokens, state, BOUNDARY_BONUS if is_boundary else 0, self._now)
         self._prefixes.append(prefix)
         self.bytes += state.size
-        self._make_room()
 
     def use(self, prefix: Prefix) -> None:
         """Note that a state was of use."""
@@ -95,7 +97,7 @@ class PrefixStore:
     def limit(self, max_bytes: int) -> None:
         """Keep no more than so many bytes from now on, and never more than at first."""
         self.max_bytes = min(max_bytes, self._most_bytes)
-        self._make_room()
+        self._keep_to(self.max_bytes)
 
     def check(self) -> None:
         """Make sure that the figures are right.
@@ -107,8 +109,8 @@ class PrefixStore:
         if size != self.bytes or size > self.max_bytes:
             raise LlamaError(f"states take {size} bytes; {self.bytes} are booked, {self.max_bytes} allowed")
 
-    def _make_room(self) -> None:
-        while self.bytes > self.max_bytes:
+    def _keep_to(self, most_bytes: int) -> None:
+        while self.bytes > most_bytes:
             self.drop(min(self._prefixes, key=lambda prefix: prefix.rank))
 
     def _is_replaced(self, prefix: Prefix, tokens: list[int]) -> bool:

@@ -96,10 +96,8 @@ class Streams:
             length = self._reuse.usable(stream.held, len(stream.held), sequence)
             if length > found.length:
                 found = Found(length, stream)
-        for prefix in self._store:
-            length = self._reuse.usable(prefix.tokens, len(prefix.tokens), sequence)
-            if length > found.length:
-                found = Found(length, prefix=prefix)
+        if (stored := self._stored(sequence)).length > found.length:
+            found = stored
         for owner in self._owners():
             length = self._reuse.usable(owner.tokens, self._reuse.lasting(owner), sequence)
             if length > found.length:
@@ -120,8 +118,8 @@ class Streams:
 
     def _meeting(self, owner: Sequence, newcomer: Sequence) -> int:
         """Return up to where a newcomer could go on from the prompt of a sequence that is being read."""
-        if self._reuse.cutting == "whole" and not self._store.max_bytes:
-            return 0  # it would have to be saved there
+        if not self._store.max_bytes:
+            return 0  # it would have to be copied
         most = min(owner.prompt_length, len(newcomer.tokens) - 1)
         return self._reuse.whole_pieces(common_length(owner.tokens, newcomer.tokens, most))
 
@@ -129,9 +127,10 @@ class Streams:
 
     def claim(self, sequence: Sequence, found: Found) -> None:
         """Give a sequence a stream, and there what was found for it."""
+        stream = min(self._idle(), key=lambda stream: self._rank(stream, found))
+        found = self._within_reach(sequence, stream, found)
         if found.prefix is not None:
             self._store.use(found.prefix)
-        stream = min(self._idle(), key=lambda stream: self._rank(stream, found))
         in_place = found.length if stream is found.stream else 0
         self._keep(stream, len(stream.held) - in_place)
         sequence.slot, stream.owner, stream.held = stream.slot, sequence, []
@@ -174,7 +173,8 @@ class Streams:
         stream = self._stream(sequence)
         if not self._cells.cut(stream.slot, sequence.computed):
             sequence.computed = 0
-            sequence.computed = self._fill(stream, self.find(sequence))
+            found = self._within_reach(sequence, stream, self.find(sequence))
+            sequence.computed = self._fill(stream, found)
 
     def limit(self, max_bytes: int) -> None:
         """Let states that have no stream take no more than so many bytes from now on."""
@@ -224,6 +224,26 @@ class Streams:
         lost = len(stream.held) - (found.length if is_found else 0)
         return -neighbours, lost > LITTLE_LOST, is_worth_keeping(len(stream.held), lost), not is_found
 
+    def _stored(self, sequence: Sequence) -> Found:
+        found = Found()
+        for prefix in self._store:
+            length = self._reuse.usable(prefix.tokens, len(prefix.tokens), sequence)
+            if length > found.length:
+                found = Found(length, prefix=prefix)
+        return found
+
+    def _within_reach(self, sequence: Sequence, stream: Stream, found: Found) -> Found:
+        """Return what was found, or else what is stored: little of a long stream is not worth a copy of it.
+
+        Nor is a copy made, which takes memory for a moment, where states may take none.
+        """
+        source = found.stream
+        if source is None or source is stream:
+            return found
+        tokens = source.owner.computed if source.owner else len(source.held)
+        is_copied = self._store.max_bytes and is_worth_keeping(tokens, found.length)
+        return found if is_copied else self._stored(sequence)
+
     def _fill(self, stream: Stream, found: Found) -> int:
         """Make a stream hold what was found, and return its length: 0 where that can't be."""
         is_there = stream is found.stream or self._copy(found, stream)
@@ -234,10 +254,8 @@ class Streams:
 
     def _copy(self, found: Found, stream: Stream) -> bool:
         state = found.prefix.state if found.prefix is not None else None
-        if (source := found.stream) is not None:
-            tokens = source.owner.computed if source.owner else len(source.held)
-            if is_worth_keeping(tokens, found.length):
-                state = self._cells.save(source.slot)
+        if found.stream is not None:
+            state = self._cells.save(found.stream.slot)
         return state is not None and self._cells.load(stream.slot, state)
 
     def _mark(self, sequence: Sequence) -> None:
@@ -256,7 +274,7 @@ class Streams:
             self._save(stream, stream.held, is_boundary=False)
 
     def _save(self, stream: Stream, tokens: list[int], *, is_boundary: bool) -> None:
-        if not self._store.has_room(self._cells.state_size(stream.slot), is_boundary=is_boundary):
+        if not self._store.make_room(tokens, self._cells.state_size(stream.slot), is_boundary=is_boundary):
             return
         state = self._cells.save(stream.slot)
         if state is not None:

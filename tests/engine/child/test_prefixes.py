@@ -14,8 +14,14 @@ from tests.engine.fake_runner import TOKEN_BYTES, FakeState
 TOKENS = st.lists(st.integers(0, 2), max_size=12)
 
 
-def put(store: PrefixStore, tokens: list[int], *, is_boundary: bool = False) -> None:
-    store.put(tokens, FakeState([(token, 0) for token in tokens]), is_boundary=is_boundary)
+def put(store: PrefixStore, tokens: list[int], *, is_boundary: bool = False) -> bool:
+    """Keep a state of these tokens, if it is kept."""
+    state = FakeState([(token, 0) for token in tokens])
+    if not store.make_room(tokens, state.size, is_boundary=is_boundary):
+        return False
+    assert store.bytes + state.size <= store.max_bytes, "there is room before the state is"
+    store.put(tokens, state, is_boundary=is_boundary)
+    return True
 
 
 def kept(store: PrefixStore) -> list[list[int]]:
@@ -33,8 +39,7 @@ def test_common_length_is_that_of_the_common_beginning(one: list[int], other: li
 def test_store_keeps_to_its_bytes(states: list[tuple[list[int], bool]], most: int) -> None:
     store = PrefixStore(most, "anywhere")
     for tokens, is_boundary in states:
-        if store.has_room(TOKEN_BYTES * len(tokens), is_boundary=is_boundary):
-            put(store, tokens, is_boundary=is_boundary)
+        if put(store, tokens, is_boundary=is_boundary):
             assert tokens in kept(store), "what has room is kept"
         store.check()
 

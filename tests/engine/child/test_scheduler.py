@@ -214,7 +214,7 @@ def test_others_do_not_lose_a_step_twice_in_a_row() -> None:
 def test_who_shares_only_a_greeting_with_what_is_idle_waits_for_who_reads_the_rest() -> None:
     """Though the one that reads has not begun, as shorter prompts come before it."""
     runner = FakeRunner()
-    plan = scheduler(runner)
+    plan = scheduler(runner, prefix_bytes=1000 * TOKEN_BYTES)
     system = [7, 8, 9, *[1] * 120]
     plan.add(sequence(1, [7, 8, 9, 5], 1))
     plan.step()
@@ -226,3 +226,31 @@ def test_who_shares_only_a_greeting_with_what_is_idle_waits_for_who_reads_the_re
     while plan.has_work:
         plan.step()
     assert asked[1].cached == len(system)
+
+
+def test_kept_system_text_serves_where_too_little_of_a_long_conversation_is_shared() -> None:
+    runner = FakeRunner(context=2048)
+    plan = scheduler(runner, prefix_bytes=2000 * TOKEN_BYTES)
+    system = [1] * 100
+    plan.add(sequence(1, [*system, *[2] * 850], 1, boundary=len(system)))
+    while plan.has_work:
+        plan.step()
+    newcomer = sequence(2, [*system, 3], 1, boundary=len(system))
+    plan.add(newcomer)
+    plan.step()
+    assert newcomer.cached == len(system)
+    assert runner.copies == 1, "that of the system text: not one of the conversation too"
+
+
+def test_nothing_is_copied_where_states_may_take_no_memory() -> None:
+    runner = FakeRunner()
+    plan = scheduler(runner, prefix_bytes=0)
+    system = [1] * 100
+    for request, own in ((1, 2), (2, 3)):
+        plan.add(sequence(request, [*system, own], 60, boundary=len(system)))
+    plan.step()
+    slots = {run.slot for batch in runner.batches for run in batch}
+    assert slots == {0, 1}, "the second does not wait for what it can't have"
+    while plan.has_work:
+        plan.step()
+    assert runner.copies == 0

@@ -7,7 +7,14 @@ frees what it owns once; leave them in the reverse order of entering.
 
 from edged.engine.child.llama.batch import Run
 from edged.engine.child.llama.context import KV_TYPES, LEAST_LOGPROB, Context, DecodeStatus
-from edged.engine.child.llama.library import LIBRARY_VERSION, LlamaError, LogSink, kernels, library
+from edged.engine.child.llama.library import (
+    LIBRARY_VERSION,
+    LlamaError,
+    LogSink,
+    kernel_build,
+    kernels,
+    library,
+)
 from edged.engine.child.llama.model import Model
 from edged.engine.child.llama.penalties import SamplingParams
 from edged.engine.child.llama.sampler import Sampler
@@ -28,6 +35,7 @@ __all__ = [
     "SamplingParams",
     "State",
     "Vocabulary",
+    "kernel_build",
     "kernels",
     "library",
 ]

@@ -43,6 +43,7 @@ lib = _import_bindings()
 # llama.cpp's info is chatter to an operator, and its debug (thousands of lines a decode) is for its authors.
 _LOG_LEVELS = {2: "debug", 3: "warning", 4: "error"}
 _LOG_DEBUG, _LOG_CONTINUED = 1, 5
+_BUILD = re.compile(r"/libggml-cpu-(\S+)\.so")
 
 LogSink = Callable[[str, str], None]
 
@@ -57,6 +58,7 @@ class _Log:
     def __init__(self) -> None:
         self.sink: LogSink = lambda level, line: None
         self.errors: list[str] = []
+        self.build: str | None = None
         self.aborting = False  # the library calls an abort that was asked for an error, twice
         self._level, self._text = 1, ""
         self.callback = lib.llama_log_callback(self._on_log)
@@ -72,6 +74,8 @@ class _Log:
             name = "debug" if self.aborting else _LOG_LEVELS.get(self._level, "debug")
             if name == "error":
                 self.errors = [*self.errors[-4:], line.strip()]
+            if loaded := _BUILD.search(line):
+                self.build = loaded[1]
             if line.strip(" ."):
                 self.sink(name, line.rstrip())
 
@@ -83,6 +87,11 @@ def kernels() -> list[str]:
     """Return what the library's kernels use of the processor, such as AVX2 or DOTPROD."""
     info: bytes = lib.llama_print_system_info()
     return re.findall(r"(\w+) = 1\b", info.decode())
+
+
+def kernel_build() -> str | None:
+    """Return which of several builds of its kernels the library has taken, as armv8.2_2; None: it has one."""
+    return log.build
 
 
 def _choose_kernels() -> None:
