@@ -129,6 +129,8 @@ class App:
             restarts = Restarts(self._settings.state_dir)
             if self._notifier.address is not None:  # whoever starts it by hand need not wait
                 await self._wait(restarts.begin())
+            if self._stop.is_set():
+                return  # it never served, so the starts that failed still count
             if self._durable is not None:
                 stack.push_async_callback(self._durable.journal.close)
                 await self._durable.open()

@@ -88,8 +88,8 @@ class EngineTable(Table):
     prefix_cache_bytes: Annotated[int, Field(ge=0, le=2**40)] | Auto = Field(
         "auto",
         description="Memory for what was computed of system texts and conversations, so that it need not be "
-        "computed again; 0: none, and no request takes over what another has computed; auto: 15 % of what the "
-        "engine may take, at most 256 MiB.",
+        "computed again; 0: none, and no request takes over what another has computed; auto: 15 % of what "
+        "the engine may take, at most 256 MiB.",
     )
     memory_budget_bytes: Annotated[int, Field(ge=2**24, le=2**40)] | None = Field(
         None,

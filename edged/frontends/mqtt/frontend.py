@@ -130,11 +130,12 @@ class MqttFrontend:
             await self._pool.leave()
 
     async def stop(self, budget_seconds: float) -> None:
-        """Send what is left within the budget, say goodbye and disconnect."""
+        """Send what is left and the last figures within the budget, say goodbye and disconnect."""
         for task in list(self._dealing):
             task.cancel()
         await self._asks.stop()
         await self._outbox.flush()
+        self._reporter.report()
         farewell = self._presence.farewell()
         await self._link.stop((farewell,) if farewell else (), budget_seconds)
         if self._pool is not None:

@@ -182,6 +182,17 @@ def test_alarms_are_clear_and_one_that_an_earlier_daemon_left_is_cleared(
     assert "too_hot" in TYPES
 
 
+def test_the_last_figures_are_told_before_it_stops(mosquitto: Mosquitto, mqtt_daemon: MqttDaemon) -> None:
+    daemon = mqtt_daemon(mosquitto, telemetry={"interval_seconds": 86_400})
+    online(daemon)
+    with Requester(mosquitto) as anna:
+        anna.ask("one", max_tokens=4)
+        anna.done("one")
+        assert daemon.stop() == 0
+    health = hear(mosquitto, "health", count=1)["health"][2]
+    assert (health["phase"], health["requests"]["done_total"]) == ("stopping", 1)
+
+
 def test_home_assistant_finds_the_device_asks_and_hears(mosquitto: Mosquitto, device: Daemon) -> None:
     config = "homeassistant/device/edged_test/config"
     port = str(mosquitto.port)

@@ -88,6 +88,18 @@ def test_start_and_stop_ask_for_time(start_held: StartHeld, manager: Manager) ->
     manager.next("EXTEND_TIMEOUT_USEC")
 
 
+def test_a_stop_ends_the_pause_before_a_start_and_nothing_is_started(
+    tmp_path: Path, tiny_model: Path, manager: Manager
+) -> None:
+    (tmp_path / "starts").write_text("20")
+    tables = {"model": {"path": str(tiny_model), "context": 1024, "sequences": 2}}
+    daemon = Held(tmp_path, "nothing", tables, {"NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "60000000"})
+    daemon.wait_for("the last starts failed, so this one waits")
+    assert daemon.stop() == 0
+    assert "edged has started" not in daemon.log()
+    assert (tmp_path / "starts").read_text().strip() == "21", "a stop says nothing of what failed"
+
+
 def test_held_journal_is_told_and_what_was_asked_is_answered_by_the_next_daemon(
     start_held: StartHeld, mosquitto: Mosquitto, manager: Manager
 ) -> None:
