@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -32,11 +34,13 @@ def find_mosquitto() -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port on which nobody listened a moment ago."""
+    """Return a TCP port on which nobody listened a moment ago, and that no outgoing connection is given."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket(family, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
 
 
 class Mosquitto:

@@ -197,7 +197,8 @@ def test_the_question_is_repeated_under_its_id_until_it_is_answered(
     )
 
     assert (result.returncode, result.stdout, result.stderr) == (0, b"at last\n", b"")
-    assert [ask.fields for ask in device.asks] == [device.asks[0].fields] * 3
+    assert len(device.asks) >= 3
+    assert [ask.fields for ask in device.asks] == [device.asks[0].fields] * len(device.asks)
 
 
 def test_a_broker_that_goes_away_is_waited_for_and_asked_anew(
@@ -279,7 +280,7 @@ def test_an_answer_cancelled_elsewhere_is_a_failure(ask: Any, device: Device) ->
 def test_timeout_gives_up_cancels_and_says_what_is_known(ask: Any, device: Device) -> None:
     device.script = lambda ask: None
 
-    result = ask("x", "--timeout", "0.5")
+    result = ask("x", "--timeout", "2")
 
     assert result.returncode == 1
     assert result.stderr.decode() == (
@@ -316,7 +317,7 @@ def test_a_device_that_died_without_a_word(ask: Any, device: Device) -> None:
     device.publish("status", json.dumps(status), retain=True)
     device.script = lambda ask: None
 
-    first, second = ask("x", "--timeout", "0.5").stderr.decode().splitlines()
+    first, second = ask("x", "--timeout", "2").stderr.decode().splitlines()
 
     assert first == (
         f"edgectl: {device.id} is offline: cut off some time after it connected at 2026-11-21T14:00:00Z;"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -60,9 +62,10 @@ async def test_unload_ends_the_process_and_the_next_request_brings_it_back(two_m
     pid = engine_pid(two_models)
     assert (await command(two_models, "model_unload"))["freed_bytes"] > 1_000_000
     await until(lambda: not Path(f"/proc/{pid}").exists())
+    while (status := await two_models.get("/v1/status"))["engine"]["state"] != "unloaded":
+        await asyncio.sleep(0.01)
     assert (await two_models.get("/health"))["status"] == "ready"
-    status = await two_models.get("/v1/status")
-    assert (status["engine"]["state"], status["engine"]["pid"]) == ("unloaded", None)
+    assert status["engine"]["pid"] is None
     assert status["memory"]["engine_bytes"] is None
     assert await greedy(two_models) == answer
     status = await two_models.get("/v1/status")
@@ -196,15 +199,19 @@ async def test_reload_and_log_level(tiny: Daemon) -> None:
 
 
 async def test_requests_and_cancel_all(shared_tiny: Daemon) -> None:
+    engine = engine_pid(shared_tiny)
     listed: list[asyncio.Task[dict[str, Any]]] = []
     cancelled: list[asyncio.Task[dict[str, Any]]] = []
 
     def cancel(line: str, stream: Stream) -> None:
         if len(stream.chunks) == 2 and not listed:
+            os.kill(engine, signal.SIGSTOP)  # else it could be over before it is listed
             listed.append(asyncio.create_task(command(shared_tiny, "requests")))
-            listed[0].add_done_callback(
-                lambda _: cancelled.append(asyncio.create_task(command(shared_tiny, "cancel_all")))
-            )
+            listed[0].add_done_callback(cancel_all)
+
+    def cancel_all(_: asyncio.Task[dict[str, Any]]) -> None:
+        cancelled.append(asyncio.create_task(command(shared_tiny, "cancel_all")))
+        cancelled[0].add_done_callback(lambda _: os.kill(engine, signal.SIGCONT))
 
     stream = await read_stream(shared_tiny, "Hello", on_line=cancel, max_tokens=900, logit_bias={"2": -100})
     [request] = (await listed[0])["requests"]

@@ -35,6 +35,7 @@ async def test_hang_up_in_a_long_prefill_stops_the_processor(daemon: Daemon) -> 
         await read_stream(daemon, HUGE, on_line=hang_up_at_progress, max_tokens=8)
     await asyncio.to_thread(daemon.wait_for, "ended", after=start, finish_reason="cancelled")
     await daemon.chat("Hi", max_tokens=1)  # the decode that was running is over by now
+    await asyncio.sleep(0.5)  # libgomp's threads have spun out
     pid = engine_pid(daemon)
     before = cpu_seconds(pid)
     await asyncio.sleep(1)  # the time over which the processor's use is measured
@@ -110,14 +111,15 @@ async def test_storm_of_hang_ups_does_not_starve_the_others(daemon: Daemon) -> N
     streams = [asyncio.create_task(stream(about)) for about in going_on]
     await begun.wait()
     before = dict(going_on)
-    for _ in range(6):
+    rounds = 0
+    while rounds < 6 or min(going_on[about] - before[about] for about in going_on) <= 10:
+        assert not any(task.done() for task in streams), f"the storm is longer than the answers: {going_on}"
+        rounds += 1
         await asyncio.gather(
             *(leave_before_it_is_let_in() for _ in range(4)),
             *(leave_at_the_first_line() for _ in range(4)),
             *(ask_for_too_much() for _ in range(4)),
         )
-    during = {about: going_on[about] - before[about] for about in going_on}
-    assert min(during.values()) > 10, f"chunks during the storm: {during}"
     for ended in await asyncio.gather(*streams):
         assert ended.done
         assert ended.finish_reasons == ["length"]

@@ -60,7 +60,9 @@ async def test_requests_are_seen_and_one_is_cancelled(tiny: Daemon, person: Pers
     try:
         await stopped.wait()
         await sees(person, "of 64 wait, 2 of 2 run")
-        assert sum(" socket running " in line for line in person.picture()) == 2
+        await asyncio.to_thread(
+            person.wait, lambda: sum(" socket running " in line for line in person.picture()) == 2
+        )
         await sees(person, ">uid-")
         person.type("k")
         await sees(person, "cancelled ")

@@ -1,4 +1,7 @@
-"""Bodies and headers that no client would send, to a real daemon: each is answered, and never by a 5xx."""
+"""Bodies and headers that no client would send, to a real daemon: each is answered.
+
+Never by a 5xx, but where a model is asked for that is not there.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,19 @@ _TARGETS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/cmd/cancel_all", {"client": "x"}),
     ("POST", "/v1/cmd/reload", {}),
     ("POST", "/v1/models/fetch", {"name": "no-such-model"}),
+    ("POST", "/v1/models/import?name=some.gguf", {"no": "model"}),
+    ("POST", "/v1/models/import?name=../x.gguf&sha256=0", {"no": "model"}),
     ("DELETE", "/v1/requests/some-id", None),
     ("GET", "/v1/requests/some-id", None),
     ("GET", "/v1/models/default", None),
     ("GET", "/v1/models", None),
     ("GET", "/v1/status", None),
+    ("GET", "/v1/requests", None),
+    ("GET", "/v1/telemetry", None),
+    ("GET", "/v1/history?since=0&page=1", None),
+    ("GET", "/v1/history?since=-1&page=x", None),
+    ("GET", "/metrics", None),
+    ("GET", "/health/alive", None),
     ("GET", "/health", None),
 ]
 _HEADERS = [

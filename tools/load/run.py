@@ -25,7 +25,7 @@ POLL_SECONDS = 0.1
 REST_SECONDS = 1.0
 SETTLE_SECONDS = 5.0
 WARM_UP_REQUESTS = 40
-CAPACITY_TOKENS = 64  # of the answers that must be computed at once after the run
+CAPACITY_TOKENS = 512  # of the answers that must be computed at once after the run
 
 
 @dataclass(frozen=True, slots=True)

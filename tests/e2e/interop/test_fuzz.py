@@ -177,6 +177,7 @@ async def _settled(device: Device, publisher: Publisher) -> dict[str, Any]:
     for _ in range(100):
         if await counted():
             break
+        await asyncio.sleep(0.05)
     else:
         raise AssertionError(
             (await device.counters(), publisher.sent, publisher.answered, publisher.unanswered(0))

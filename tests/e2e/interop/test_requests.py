@@ -209,8 +209,8 @@ async def test_text_is_joined_into_chunks(requester: Requester) -> None:
 async def test_progress_while_a_long_prompt_is_read(device: Device, requester: Requester) -> None:
     """A requester hears how far its prompt is when reading it takes long, on a slow engine say."""
     id = new_id()
-    await requester.ask({"id": id, "prompt": "All quiet. " * 400, "max_tokens": 4})
     async with device.slow_engine():
+        await requester.ask({"id": id, "prompt": "All quiet. " * 400, "max_tokens": 4})
         assert (await requester.frame(id)).frame["type"] == "accepted"
         progress = (await requester.frame(id)).frame
     assert progress["type"] == "progress"

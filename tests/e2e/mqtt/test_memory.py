@@ -25,7 +25,9 @@ BOUNDS = Bounds.of(TOTAL)
 AMPLE = 700 * MIB
 LONG = 120
 REAL: dict[str, Any] = {"engine": {"deterministic": False, "threads": 2, "threads_batch": 2}}
-ENDLESS: dict[str, Any] = {"logit_bias": {"2": -100}}  # the end of an answer is not drawn
+ENDLESS: dict[str, Any] = {
+    "logit_bias": {"0": -100, "2": -100, "4": -100}
+}  # the end of an answer is not drawn
 
 
 class Machine(MadeUpMachine):
@@ -157,7 +159,7 @@ def test_at_once_while_answers_run(
             if stream.text:
                 machine.besides = BOUNDS.evict - MIB
 
-        stream = asyncio.run(read_stream(daemon, "harbour", on_line=fall, max_tokens=LONG, **ENDLESS))
+        stream = asyncio.run(read_stream(daemon, "harbour", on_line=fall, max_tokens=5 * LONG, **ENDLESS))
         assert stream.error is not None
         assert stream.error["code"] == "low_memory"
         assert stream.error["retry_after_s"] >= 1

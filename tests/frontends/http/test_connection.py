@@ -261,6 +261,7 @@ async def test_one_connection_too_many_is_refused(short_service: Service) -> Non
     try:
         for raw in held:
             raw.sendall(HEALTH)
+        for raw in held:
             await read_until(raw, b"ready")
         with service.connect() as raw:
             raw.sendall(HEALTH)

@@ -91,14 +91,14 @@ async def test_mqtt_5_brings_addresses_expiry_and_correlation_and_takes_them(
     assert message.response_topic == "r/1"
     assert message.correlation == b"c-1"
     assert message.content_type == "text/plain"
-    assert message.expiry_seconds in (59, 60)
+    assert message.expiry_seconds in range(50, 61)
 
     await owner.publish(
         f"{topic}/out", b"y", correlation=b"c-2", content_type="a/b", expires=time.monotonic() + 100
     )
     answer = await other.message()
     assert (answer.correlation, answer.content_type) == (b"c-2", "a/b")
-    assert answer.expiry_seconds in (99, 100)
+    assert answer.expiry_seconds in range(90, 101)
 
 
 async def test_nobody_listens_is_told_with_mqtt_5(

@@ -16,7 +16,7 @@ from edged.progress import STANDS_STILL
 from tests.brokers import Mosquitto
 from tests.e2e.conftest import Daemon, read_stream
 from tests.e2e.mqtt.conftest import Requester, online, until
-from tests.watch.liveness.conftest import Manager, StartHeld
+from tests.watch.liveness.conftest import Held, Manager, StartHeld
 
 pytestmark = pytest.mark.slow
 
@@ -181,7 +181,7 @@ async def test_sigusr1_dumps_threads_tasks_requests_and_the_engine_and_no_text(s
 
     before = len(daemon.events)
     stream = await read_stream(
-        daemon, "harbour", on_line=on_line, max_tokens=300, logit_bias=MORE_TOKENS, ttl_s=60
+        daemon, "harbour", on_line=on_line, max_tokens=900, logit_bias=MORE_TOKENS, ttl_s=60
     )
     assert stream.done
     await asyncio.to_thread(daemon.wait_for, "stack of one of the engine's threads", after=before)
