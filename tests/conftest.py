@@ -10,10 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edged.models.catalogue import DEFAULT_MODEL, find
 from edged.models.fetch import fetch
 from tests.brokers import MakeMosquitto, Mosquitto
+
+# How fast a machine is says nothing of what is tested.
+settings.register_profile("edged", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edged")
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL_TOOL = ROOT / "tools" / "make_tiny_model.py"

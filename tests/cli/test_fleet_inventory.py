@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.cli.fleet_inventory import Inventory, Row, Selection, counts
@@ -83,7 +83,6 @@ sessions = st.lists(st.sampled_from(["online", "die", "late"]), max_size=30)
 
 
 @given(sessions)
-@settings(deadline=None)
 def test_whatever_wills_come_late_the_last_connection_decides(steps: list[str]) -> None:
     reader = Reader()
     reader.hear("pi", "status", status("aa-0"))
@@ -102,7 +101,6 @@ def test_whatever_wills_come_late_the_last_connection_decides(steps: list[str]) 
 
 
 @given(st.text(max_size=40), st.binary(max_size=60), st.booleans())
-@settings(deadline=None)
 def test_no_topic_and_no_payload_ends_the_reading(topic: str, payload: bytes, retained: bool) -> None:
     reader = Reader()
     for kind in ("status", "info", "health", "telemetry/thermal", topic):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.cli.fleet_device import Device
@@ -90,7 +90,6 @@ def test_q_quits_but_not_while_an_id_is_typed() -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 60), st.lists(st.sampled_from("sfjkgG /")))
-@settings(deadline=None)
 def test_any_size_is_filled_and_never_overrun(columns: int, height: int, count: int, keys: list[str]) -> None:
     table = Table(Selection())
     for key in ["", *keys]:

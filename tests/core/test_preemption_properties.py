@@ -95,7 +95,7 @@ class World:
                 break
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3), st.lists(_DEEDS, max_size=40))
 def test_none_is_lost_and_nothing_is_left(slots: int, deeds: list[tuple[Any, ...]]) -> None:
     faults: list[dict[str, Any]] = []

@@ -271,7 +271,6 @@ def test_hostile_counts_are_refused(tmp_path: Path, count: int) -> None:
 
 @settings(
     max_examples=400,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -297,7 +296,6 @@ def test_no_damage_to_a_header_gets_through_as_anything_but_a_refusal(
 
 @settings(
     max_examples=200,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripted_broker import SUBSCRIBE, Peer, ScriptedBroker, suback
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=300), st.booleans(), st.booleans())),
     st.integers(1, 50),
 )
-@settings(deadline=None)
 def test_packets_survive_being_cut_anywhere(told: list[tuple[str, bytes, bool, bool]], piece: int) -> None:
     sent = b"".join(
         packets.publish(topic, payload, mid=7 if qos else None, retain=retain)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.clock import Clock
@@ -138,7 +138,7 @@ wounds = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(which=st.integers(0, 5), wounds=wounds)
 def test_whatever_is_damaged_nothing_wrong_is_read_and_no_loss_is_silent(
     cases: list[Case], which: int, wounds: list[Wound]

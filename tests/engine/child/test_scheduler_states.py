@@ -221,7 +221,7 @@ class Machine(RuleBasedStateMachine):
 
 
 class TestStates(Machine.TestCase):  # type: ignore[misc,valid-type]
-    settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=40, stateful_step_count=40)
 
 
 Work = tuple[list[int], int]
@@ -246,7 +246,7 @@ SOON_DONE = st.tuples(st.lists(st.integers(0, 98), min_size=1, max_size=40), st.
     ahead=[], victim=([2] * 200, 5), newcomers=[([3 + i] * BATCH, 1) for i in range(5)], at_once=3,
     deterministic=False, cutting="anywhere", stored=0,
 )  # fmt: skip
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_newcomers_starve_nobody(
     ahead: list[Work],
     victim: Work,

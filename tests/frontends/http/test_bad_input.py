@@ -226,9 +226,7 @@ MESSAGES = st.lists(
 )
 
 
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from([PATH, "/v1/completions"]),
     fields=st.dictionaries(FIELDS, JSON, max_size=4),

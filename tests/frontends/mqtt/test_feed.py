@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.frontends.mqtt.link.connection import Connection
@@ -156,7 +156,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_whatever_happens_each_has_one_outcome_and_the_order_holds(steps: list[tuple[str, int]]) -> None:
     """Publishing, answers in any order, withdrawals and cuts: on each connection in order, none twice."""
 

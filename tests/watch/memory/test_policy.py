@@ -312,7 +312,7 @@ def most_changes(states: Sequence[tuple[float, MemoryState]]) -> int:
     return max((sum(start <= other < start + 60 for other in at) for start in at), default=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(noise=st.lists(ANY_READING, min_size=1, max_size=12), data=st.randoms(use_true_random=False))
 def test_no_noise_makes_the_level_change_often(noise: list[MemoryReading | None], data: object) -> None:
     """Any readings in any order for five minutes, at the pace that the policy asks for."""
@@ -339,7 +339,7 @@ def test_the_worst_noise_there_is_stays_within_the_bound() -> None:
     assert 3 <= most_changes(seen) <= CHANGES_PER_MINUTE
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     total=st.sampled_from(BOARDS) | st.floats(400, 16_000),
     share=st.floats(0.15, 0.95),
@@ -365,7 +365,7 @@ def test_a_ramp_to_nothing_reaches_evict_before_the_floor(
     assert left > floor
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(steps=st.lists(st.tuples(st.floats(0, 30), ANY_READING), max_size=40))
 def test_levels_rise_at_will_and_fall_by_one(steps: list[tuple[float, MemoryReading | None]]) -> None:
     state, now = MemoryState(), 0.0

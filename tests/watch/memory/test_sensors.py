@@ -249,7 +249,7 @@ GARBAGE = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spoilt=st.dictionaries(st.sampled_from(NAMES), GARBAGE, max_size=8))
 def test_garbage_in_any_file_raises_nothing_and_spoils_nothing_else(
     tmp_path: Path, spoilt: dict[str, bytes]

@@ -153,7 +153,7 @@ def test_vcgencmd_that_is_not_there(tmp_path: Path) -> None:
     assert Vcgencmd(tmp_path)() is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(
     contents=st.lists(
         st.one_of(st.binary(max_size=24), st.integers(-(10**21), 10**21).map(lambda n: str(n).encode())),

@@ -392,7 +392,7 @@ TEXT = st.lists(st.sampled_from(FRAGMENTS) | st.text(ASSIGNED, max_size=4), max_
 class TestAnyText:
     """Whatever users write: the same control tokens, and their words come back verbatim."""
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(content=TEXT, name=TEXT, system=TEXT)
     def test_in_the_real_vocabulary(
         self, vocabulary: Vocabulary, named: PromptBuilder, content: str, name: str, system: str
@@ -407,7 +407,7 @@ class TestAnyText:
         assert decoded(vocabulary, named.raw(f"a{content}")) == f"a{content}"
 
     @pytest.mark.parametrize("kind", ["bpe", "spm"])
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(content=TEXT)
     def test_with_user_defined_tokens(self, made_vocabulary: MadeVocabulary, kind: str, content: str) -> None:
         made = made_vocabulary(kind, added=("<tool>", "<x>", "x>y"), pieces=("s>",), add_bos=True)
