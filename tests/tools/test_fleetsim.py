@@ -7,7 +7,7 @@ import json
 import resource
 import ssl
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -48,7 +48,7 @@ async def test_a_stranger_sees_birth_telemetry_and_will(mosquitto: Mosquitto) ->
     await fleet.start()
     process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
     assert process.stdout
-    seen = {}
+    seen: dict[str, Any] = {}
     parts = {f"telemetry/{part}" for part in ("thermal", "power", "memory", "inference")}
     async with asyncio.timeout(20):
         while not parts <= seen.keys():

@@ -58,7 +58,7 @@ _SAMPLES: tuple[Message, ...] = (
     Generate(_REQUEST, [1, 2], 1, [3], 9, ["x"], {"seed": 4}, None),
     Embed(1, 0, ["a"]),
 )
-_READY = Ready(1024, "model", [], 100, 0.1, "anywhere", True, "mean", 4, ["AVX2"])
+_READY = Ready(1024, "model", [], 100, 0.1, "anywhere", True, "mean", 4, ["AVX2"], None)
 
 
 class _Watcher:
