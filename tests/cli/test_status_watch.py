@@ -59,7 +59,7 @@ def test_what_is_wider_than_the_terminal_goes_on_below(terminal: Terminal) -> No
 
 def test_in_a_pipe_one_comes_after_the_other(start: Start, daemon: SmallDaemon) -> None:
     process = start("status", "--watch", "0.05")
-    first = lines_of(process, 14)
+    first = lines_of(process, 15)
     assert first[0].startswith("edged     0.1.0, ready")
     assert first[-1] == "\n"
     daemon.status["device_id"] = "another"
