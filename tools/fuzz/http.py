@@ -1,6 +1,6 @@
 """Bodies and headers that no client would send, to a real daemon: each is answered.
 
-Never by a 5xx, but where a model is asked for that is not there.
+Never by a 5xx, but where a model is named or sent that is none.
 """
 
 from __future__ import annotations
@@ -139,8 +139,9 @@ def _fault(sent: bytes, status: str, answer: bytes) -> str | None:
     """Return what is wrong with an answer."""
     if b"Traceback" in answer or b'File "' in answer:
         return "a traceback"
-    if status == "503" and b"/v1/cmd/model_use" in sent and b'"code": "model_unavailable"' in answer:
-        return None  # there is no such model
+    names_a_model = b"/v1/cmd/model_use" in sent or b"/v1/models/import" in sent
+    if status == "503" and names_a_model and b'"code": "model_unavailable"' in answer:
+        return None  # it is not there, or none
     if status not in ("closed", "100") and not (status.isdigit() and 200 <= int(status) < 500):
         return f"the status is {status}"
     if b"internal" in answer and b'"code": "internal"' in answer:
