@@ -42,7 +42,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # neither machine nor broker outlives this
     target = Target(arguments.release, arguments.architecture)
-    table = Table(f"{target.architecture}/{target.release}  ")
+    table = Table()
     try:
         require(NEEDED)
         with tempfile.TemporaryDirectory(prefix="edged-vm-") as directory:

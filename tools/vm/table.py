@@ -37,9 +37,8 @@ class Row:
 
 @dataclass
 class Table:
-    """All rows, printed as they come, behind the name of what is tried where there are several."""
+    """All rows, printed as they come."""
 
-    name: str = ""
     rows: list[Row] = field(default_factory=list)
 
     def row(self, where: str, what: str, part: Callable[[], str | None]) -> bool:
@@ -54,9 +53,9 @@ class Table:
                 fault += "\n" + "".join(traceback.format_exception(error)[-3:])
         row = Row(where, what, time.monotonic() - begun, fault, said)
         self.rows.append(row)
-        said = f"\n{fault.strip()}".replace("\n", "\n    ") if fault else f"  {said}"
-        verdict = "FAIL" if fault else "pass"
-        print(f"{verdict}  {row.seconds:6.1f} s  {self.name}{where:9}  {what}{said}", flush=True)
+        print(_line(row), flush=True)
+        if fault:
+            print("    " + fault.strip().replace("\n", "\n    "), flush=True)
         return fault is None
 
     @property
@@ -72,3 +71,7 @@ class Table:
             for r in self.rows
         )
         return "\n".join([*head, *lines, ""])
+
+
+def _line(row: Row) -> str:
+    return f"{'FAIL' if row.fault else 'pass'}  {row.seconds:6.1f} s  {row.where:9}  {row.what}  {row.said}"
