@@ -98,9 +98,9 @@ def _engine(engine: Fields) -> str:
 
 
 def _kernels(engine: Fields) -> list[tuple[str, str]]:
-    if not engine["kernels"]:
+    if not engine.get("kernels"):  # also of a daemon that is older than this
         return []
-    build = f"{engine['kernel_build']}: " if engine["kernel_build"] else ""
+    build = f"{engine['kernel_build']}: " if engine.get("kernel_build") else ""
     return [("kernels", build + ", ".join(engine["kernels"]))]
 
 
